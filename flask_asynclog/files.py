@@ -1,0 +1,161 @@
+"""The two kinds of file behind the rotating handler: the log, appended to, and its lock.
+
+Both are unbuffered. A buffered file has a lock in C which a forked child inherits as it was: locked by a thread
+that the child does not have. Linux and other POSIX systems; used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import stat
+
+
+def open_file(path: str, flags: int, mode: int) -> int:
+    """Open a regular file for reading and writing, made with exactly ``mode`` if missing.
+
+    The umask does not count. An existing file gets ``mode`` as well, where this user may set it.
+
+    :raises OSError: as `os.open` does; ``ELOOP`` for a symbolic link, ``EINVAL`` for what is no regular file.
+    """
+    # O_NONBLOCK: a FIFO somebody put in place must not hang us. It means nothing to regular files.
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, mode)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if stat.S_IMODE(status.st_mode) != mode:
+            with contextlib.suppress(PermissionError):  # another user's file, which we can use all the same
+                os.fchmod(fd, mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def same_file(fd: int, path: str) -> bool:
+    """Whether ``path`` still names the open file."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(fd))
+
+
+class AppendStream:
+    """The text stream that the rotating handler writes to: UTF-8, and each `write` is all or nothing.
+
+    Call `write` under the lock only.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._file = io.FileIO(open_file(path, os.O_APPEND, mode), "r+b")
+
+    def write(self, text: str) -> int:
+        """Append ``text``; where that fails half-way, the file is cut back to what it was.
+
+        A line that a killed process left unfinished is ended first. Lone surrogates are written escaped.
+
+        :raises OSError: nothing of ``text`` is in the file.
+        """
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        fd = self._file.fileno()
+        size = os.fstat(fd).st_size
+        try:
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                os.write(fd, b"\n")
+            while data:  # short when the disk fills up: the next call tells why
+                data = data[os.write(fd, data) :]
+        except BaseException:
+            os.ftruncate(fd, size)
+            raise
+        return len(text)
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def flush(self) -> None:
+        """Nothing to do: nothing is buffered."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of `io.FileIO`; writes go to the end anyway."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of `io.FileIO`."""
+        return self._file.tell()
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._file.fileno()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close this process's handle."""
+        self._file.close()
+
+
+class LockFile:
+    """An exclusive ``flock`` on a file, taken without ever waiting in the kernel.
+
+    Belongs to the process that opened it: a forked child shares its lock, so it must `close` it (which
+    leaves the parent's lock alone) and open its own.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self._file = io.FileIO(open_file(path, 0, mode), "r+b")
+
+    def try_lock(self) -> bool:
+        """Take the lock if it is free. Raises OSError where the file system has no locks."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self) -> None:
+        """Give the lock back. Harmless when it is not held."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def is_current(self) -> bool:
+        """Whether the path still names this file: otherwise other processes lock another one."""
+        return same_file(self._file.fileno(), self.path)
+
+    def holder(self) -> int | None:
+        """Process id of whoever holds the lock, where Linux's ``/proc/locks`` tells."""
+        status = os.fstat(self._file.fileno())
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        try:
+            with open("/proc/locks", encoding="ascii") as locks:
+                for words in map(str.split, locks):
+                    if words[1] == "FLOCK" and words[5] == device:
+                        return int(words[4])
+        except (OSError, ValueError, IndexError):
+            return None
+        return None
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._file.fileno()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close this process's handle; the lock goes with the last handle."""
+        self._file.close()

@@ -1,0 +1,164 @@
+"""One destination: handler, queue, listener and sinks put together, shared by all apps that name its file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from flask_asynclog import lifecycle
+from flask_asynclog.attachment import Attachment
+from flask_asynclog.config import PREFIX, ConfigError, Settings
+from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.handlers import AsyncQueueHandler, ConsoleHandler
+from flask_asynclog.listener import BatchQueueListener
+from flask_asynclog.queue import RecordQueue
+from flask_asynclog.rotating import BatchRotatingFileHandler
+from flask_asynclog.stats import Stats
+
+_pipelines: dict[str, Pipeline] = {}
+
+
+def open_pipeline(settings: Settings) -> Pipeline:
+    """The pipeline to ``settings.filename`` of this process; made, and its file checked, when there is none yet.
+
+    :raises ConfigError: if the file cannot be used, or is in use with other settings.
+    """
+    directory, name = os.path.split(os.path.abspath(settings.filename))
+    path = os.path.join(os.path.realpath(directory), name)
+    pipeline = _pipelines.get(path)
+    if pipeline is None:
+        pipeline = _pipelines.setdefault(path, Pipeline(path, settings))
+    different = pipeline.settings.differences(settings)
+    if different:
+        raise ConfigError(
+            f"{path} is in use in this process with another {', '.join(different)}: give both apps the same settings, "
+            f"or another {PREFIX}FILENAME"
+        )
+    pipeline.users += 1
+    return pipeline
+
+
+class Pipeline:
+    """Everything between the loggers and one file, in one process.
+
+    Nothing runs until the first record. A forked child keeps the pipeline, with an empty queue and no thread.
+    """
+
+    def __init__(self, path: str, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        #: Apps that share this pipeline.
+        self.users = 0
+        #: Set when `logging.config` closed the handler: what it did to the loggers is to be looked at.
+        self.reconfigured = False
+        self._reconfiguration_said = False
+        formatter = _formatter(settings.format)
+        self.sink = BatchRotatingFileHandler(
+            path,
+            max_bytes=settings.max_bytes,
+            backup_count=settings.backup_count,
+            file_mode=settings.file_mode,
+            lock_timeout=settings.lock_timeout,
+        )
+        self.sink.setFormatter(formatter)
+        try:
+            self.sink.check()
+        except OSError as error:
+            raise ConfigError(_what_to_do(path, error)) from error
+        sinks: list[logging.Handler] = [self.sink]
+        if settings.console:
+            console = ConsoleHandler()
+            console.setFormatter(TextFormatter())
+            sinks.insert(0, console)  # before the file, whose retries may take long
+        self.queue = RecordQueue(
+            settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level
+        )
+        self.handler = AsyncQueueHandler(self.queue)
+        self.handler.setLevel(settings.level)
+        self.handler.setFormatter(formatter)
+        self.handler.on_close = self._on_close
+        self.listener = BatchQueueListener(
+            self.queue,
+            *sinks,
+            flush_interval=settings.flush_interval,
+            shutdown_timeout=settings.shutdown_timeout,
+        )
+        self.attachment = Attachment(self.handler)
+        # Registered now, so that logging.shutdown(), registered before, runs after the drain.
+        lifecycle.register_exit(self.listener)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """See `BatchQueueListener.flush`."""
+        return self.listener.flush(timeout)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """See `BatchQueueListener.stop`; ``None`` means the ``shutdown_timeout`` of the settings. Closes the file."""
+        stopped = self.listener.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+        self.sink.close()
+        return stopped
+
+    def stats(self) -> Stats:
+        """The counters of this moment."""
+        return self.queue.tally.snapshot()
+
+    def release(self, timeout: float | None = None) -> bool:
+        """One app is done with the pipeline: stop it, and undo it when that was the last one."""
+        self.users -= 1
+        if self.users <= 0:
+            self.attachment.detach()
+            self.handler.on_close = None
+            self.handler.close()
+            _pipelines.pop(self.path, None)
+        return self.stop(timeout)
+
+    def _on_close(self) -> None:
+        if lifecycle.exiting():
+            return
+        # logging.config closes all handlers first, then changes the loggers, all under logging's lock. The repair needs
+        # that lock too, so on a thread of its own it comes right after; requests look at the mark as well.
+        self.reconfigured = True
+        try:
+            threading.Thread(target=self.repair, name="flask_asynclog-repair", daemon=True).start()
+        except RuntimeError:  # the interpreter is about to end: nothing will be logged
+            return
+
+    def repair(self) -> None:
+        """Mend what a later ``dictConfig``, ``fileConfig`` or ``basicConfig(force=True)`` undid; say so once."""
+        self.reconfigured = False
+        mended = self.attachment.repair()
+        if not mended or self._reconfiguration_said:
+            return
+        self._reconfiguration_said = True
+        self.handler.handle(
+            logging.makeLogRecord(
+                {
+                    "name": "flask_asynclog",
+                    "levelno": logging.WARNING,
+                    "levelname": "WARNING",
+                    "msg": "logging was configured again after AsyncLog, mended: %s. Configure logging before "
+                    "AsyncLog(app), or with disable_existing_loggers=False. Not said again",
+                    "args": (", ".join(mended),),
+                }
+            )
+        )
+
+
+def _formatter(given: str | logging.Formatter) -> logging.Formatter:
+    if isinstance(given, logging.Formatter):
+        return given
+    if given == "json":
+        return JSONFormatter()
+    return TextFormatter() if given == "text" else TextFormatter(given)
+
+
+def _what_to_do(path: str, error: OSError) -> str:
+    about = error.filename or path
+    if os.path.islink(about):
+        reason, remedy = "is a symbolic link", "links are not followed: name the real file, or remove the link"
+    elif isinstance(error, PermissionError):
+        reason = f"is not writable for user id {os.geteuid()}"
+        remedy = f"give this user write permission for {os.path.dirname(path)} and the files in it"
+    else:
+        reason, remedy = str(error.strerror or error), "mend that"
+    return f"{PREFIX}FILENAME={path!r} cannot be used: {about} {reason}. {remedy}, or set {PREFIX}FILENAME elsewhere."

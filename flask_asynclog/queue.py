@@ -1,0 +1,215 @@
+"""The bounded queue between the callers' threads and the listener's.
+
+No lock: callers append to a `collections.deque` (atomic) and count with `Counter`. A signal handler or a finalizer
+may log in the middle of any of it, and a fork in the middle of it leaves nothing locked.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import get_ident
+
+from flask_asynclog.stats import Tally
+
+#: Share of the queue open to records below WARNING: rsyslog and Logback draw the line in the same region.
+ORDINARY_SHARE = 0.8
+
+#: Records that the draining thread may log by itself before more of the others' have been drained.
+OWN_RECORDS = 256
+
+_NEVER = sys.maxsize
+_Lane = deque[tuple[int, logging.LogRecord]]
+
+
+def _no_listener() -> None:
+    """Stand-in for ``wake`` until a listener is attached."""
+
+
+class RecordQueue:
+    """A bounded first-in first-out queue of records that never makes its callers wait, unless asked to.
+
+    Two lanes, one for records below WARNING and one for the others, are drained in the order of acceptance. So
+    the choice of what to drop never searches: below WARNING records go from 80 % full, the oldest or
+    the newest of them as the policy says; the others only when all of the queue is taken, and under
+    ``drop_old`` only when no record below WARNING is left. Concurrent callers may overshoot ``size``
+    by one record each.
+
+    :param size: records held, from 1.
+    :param overflow: ``drop_new``, ``drop_old`` or ``block``.
+    :param block_timeout: seconds that `put` may wait under ``block``.
+    :param flush_level: a record at or above it wakes the listener at once.
+
+    Callers: `put`, on any thread. Everything from `take` on: the thread that drains, only.
+    After a fork the child calls `reset`: it drops what it inherited, uncounted, since the parent writes it.
+    """
+
+    def __init__(
+        self,
+        size: int = 65_536,
+        overflow: str = "drop_new",
+        block_timeout: float = 0.1,
+        flush_level: int = logging.ERROR,
+    ) -> None:
+        self.size = size
+        self.overflow = overflow
+        self.block_timeout = block_timeout
+        self.flush_level = flush_level
+        #: Called, on a caller's thread, when there is something to drain and the listener does not know.
+        self.wake: Callable[[], None] = _no_listener
+        self._ordinary_size = max(1, int(size * ORDINARY_SHARE))
+        self._half = max(1, size // 2)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start empty, with counters at zero and no listener at work."""
+        self.tally = Tally()
+        self.urgent = False
+        #: Thread that drains.
+        self.consumer: int | None = None
+        self._own_waiting = 0
+        self._own_allowed = OWN_RECORDS
+        self._ordinary: _Lane = deque()
+        self._important: _Lane = deque()
+        self._taken_ordinary = 0
+        self._taken_important = 0
+        # Number of waiting records at which `put` wakes the listener: 0 while it sleeps or is absent,
+        # half of the queue while it gathers a batch, never while it is at work.
+        self._wake_at = 0
+
+    def __len__(self) -> int:
+        return len(self._ordinary) + len(self._important)
+
+    def put(self, record: logging.LogRecord) -> None:
+        """Accept ``record``, or drop one as the policy says. Waits under ``block`` only."""
+        levelno = record.levelno
+        tally = self.tally
+        ticket = tally.accepted.tick()
+        waiting = len(self._ordinary) + len(self._important)
+        important = levelno >= logging.WARNING
+        if self.consumer == get_ident() and not self._accept_own():
+            tally.drops.tick("logged_by_listener", levelno)
+            return
+        if waiting >= (self.size if important else self._ordinary_size) and not self._make_room(levelno):
+            tally.drops.tick("queue_full", levelno)
+            return
+        (self._important if important else self._ordinary).append((ticket, record))
+        if waiting >= self._wake_at or levelno >= self.flush_level:
+            self._wake(levelno)
+
+    def refuse(self, levelno: int, reason: str) -> None:
+        """Count a record that cannot be taken at all."""
+        self.tally.accepted.tick()
+        self.tally.drops.tick(reason, levelno)
+
+    def _accept_own(self) -> bool:
+        # Logged by the thread that drains: a finalizer's word that came at this moment is welcome. A sink that logs
+        # whenever it gets a record would never come to an end: one such record per record of the others.
+        if self._own_allowed <= 0:
+            return False
+        self._own_allowed -= 1
+        self._own_waiting += 1
+        return True
+
+    def _make_room(self, levelno: int) -> bool:
+        important = levelno >= logging.WARNING
+        if self.overflow == "drop_old":
+            lane = self._ordinary
+            if important and not lane:
+                lane = self._important
+            try:
+                _, victim = lane.popleft()
+            except IndexError:
+                # Nothing below WARNING to give way; or the listener has just emptied the lane.
+                return len(self) < (self.size if important else self._ordinary_size)
+            self.tally.drops.tick("queue_full", victim.levelno)
+            return True
+        if self.overflow == "block" and self.consumer != get_ident():
+            return self._wait_for_room(self.size if important else self._ordinary_size)
+        return False
+
+    def _wait_for_room(self, limit: int) -> bool:
+        # Looked at again and again rather than signalled: no lock to be held by a thread that a fork or
+        # a signal handler leaves behind, and nothing for the listener to do per record.
+        deadline = time.monotonic() + self.block_timeout
+        while len(self) >= limit:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, 0.001))
+        return True
+
+    def _wake(self, levelno: int) -> None:
+        if levelno >= self.flush_level:
+            self.urgent = True
+        if self._wake_at != _NEVER:
+            self._wake_at = _NEVER
+            self.wake()
+
+    # The draining side.
+
+    def sleeping(self) -> None:
+        """From now on the next record wakes. Look at the queue once more before sleeping."""
+        self._wake_at = 0
+
+    def gathering(self) -> bool:
+        """From now on an urgent record or a half-full queue wakes. Returns whether there is time to gather."""
+        self._wake_at = self._half
+        return not self.urgent and len(self) < self._half
+
+    def working(self) -> None:
+        """From now on nothing wakes: the listener looks by itself."""
+        self._wake_at = _NEVER
+
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the queue is taken."""
+        return len(self) >= self._half
+
+    def take(self, most: int) -> list[logging.LogRecord]:
+        """Up to ``most`` records, the oldest first; empty when none wait."""
+        self.urgent = False
+        ordinary, important = self._ordinary, self._important
+        taken: list[logging.LogRecord] = []
+        try:
+            while len(taken) < most:
+                # The order of these two lines keeps each thread's records in order: whatever a thread put into
+                # the important lane before one of these `waiting` records is in that lane by now.
+                waiting = len(ordinary)
+                if not important:
+                    count = min(waiting, most - len(taken))
+                    if not count:
+                        break
+                    for _ in range(count):
+                        taken.append(ordinary.popleft()[1])
+                        self._taken_ordinary += 1
+                elif ordinary and ordinary[0][0] < important[0][0]:
+                    taken.append(ordinary.popleft()[1])
+                    self._taken_ordinary += 1
+                else:
+                    taken.append(important.popleft()[1])
+                    self._taken_important += 1
+        except IndexError:
+            # A caller's drop_old emptied a lane between look and take: the next call sees what is left.
+            pass
+        own = min(self._own_waiting, len(taken))
+        self._own_waiting -= own
+        self._own_allowed = min(OWN_RECORDS, self._own_allowed + len(taken) - own)
+        return taken
+
+    def mark(self) -> tuple[int, int]:
+        """A mark behind all records that wait now, for `passed`."""
+        return (
+            self._taken_ordinary + len(self._ordinary),
+            self._taken_important + len(self._important),
+        )
+
+    def passed(self, mark: tuple[int, int]) -> bool:
+        """Whether all records that waited at ``mark`` have been taken, or dropped."""
+        ordinary, important = mark
+        return (self._taken_ordinary >= ordinary or not self._ordinary) and (
+            self._taken_important >= important or not self._important
+        )

@@ -1,0 +1,156 @@
+"""A record made safe to be read later by another thread.
+
+Runs in the caller's thread, while the request is still there. The record that other handlers see is never
+touched: what changes, changes in the snapshot.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import logging
+import pathlib
+import uuid
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, cast
+
+from werkzeug.local import LocalProxy
+
+from flask_asynclog import context
+
+#: Exact types whose values cannot change behind the record's back.
+_IMMUTABLE = frozenset({str, int, float, bool, bytes, complex, type(None)})
+
+#: Types kept as they are in ``extra``, subclasses included: immutable, and every format can show them.
+_VALUES = (
+    str,
+    int,
+    float,
+    bytes,
+    complex,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+    pathlib.PurePath,
+    enum.Enum,
+)
+
+#: Attributes that every record has, or gets from a formatter; all others came by ``extra``, a filter or a factory.
+STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+}
+
+#: Attribute of a snapshot: (type name, text) of the exception whose traceback is in ``exc_text``.
+EXCEPTION = "_exception"
+
+_DEEPEST = 8
+_plain_formatter = logging.Formatter()
+
+
+def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = None) -> logging.LogRecord:
+    """A record of the same class with the same content, safe to be formatted on another thread.
+
+    Costs one copy of the attributes' dictionary when message and arguments are immutable. Otherwise the message
+    is rendered here, mutable ``extra`` values are copied, values bound to the request are resolved, and the
+    traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
+    Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``.
+    """
+    fields = record.__dict__.copy()
+    args = record.args
+    if type(record.msg) is not str or (args and not _all_immutable(args)):
+        fields["msg"], fields["args"] = render(record), None
+    if record.exc_info:
+        fields.update(_exception_fields(record, formatter or _plain_formatter))
+    for name in fields.keys() - STANDARD_ATTRIBUTES:
+        if type(fields[name]) not in _IMMUTABLE:
+            fields[name] = freeze(fields[name])
+    request_id = context.request_id.get()
+    if request_id is not None:
+        fields.setdefault("request_id", request_id)
+    copied: logging.LogRecord = object.__new__(type(record))
+    copied.__dict__.update(fields)
+    return copied
+
+
+def _all_immutable(args: object) -> bool:
+    if type(args) is not tuple:  # a single mapping for %(name)s
+        return False
+    return all(type(value) in _IMMUTABLE for value in cast("tuple[object, ...]", args))
+
+
+def render(record: logging.LogRecord) -> str:
+    """The message with its arguments; where they do not fit each other, both and the reason, never nothing."""
+    try:
+        return record.getMessage()
+    except Exception as error:
+        return f"{show(record.msg)} {show(record.args)} [not formatted: {show_error(error)}]"
+
+
+def show(value: object) -> str:
+    """``repr(value)``, or why it has none. Strings are shown as they are."""
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: repr() raised {type(error).__name__}>"
+
+
+def show_error(error: BaseException) -> str:
+    """``ValueError: text`` of an exception, also when its ``__str__`` raises."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"<str() raised {type(broken).__name__}>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _exception_fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
+    exc_info = record.exc_info
+    if not isinstance(exc_info, tuple):  # made by hand, with exc_info=True
+        return {"exc_info": None}
+    try:
+        text = formatter.formatException(cast(Any, exc_info))
+    except Exception as error:
+        text = f"{show(exc_info[1])} [traceback not formatted: {show_error(error)}]"
+    fields: dict[str, object] = {"exc_info": None, "exc_text": text}
+    value = exc_info[1]
+    if value is not None:
+        fields[EXCEPTION] = (type(value).__qualname__, show_error(value).partition(": ")[2])
+    return fields
+
+
+def freeze(value: object, depth: int = 0) -> object:
+    """A copy of ``value`` that no other thread changes: containers copied, other objects as their ``repr``.
+
+    Proxies are resolved here, where their request is. Nesting beyond 8 levels (cycles too) becomes ``"…"``.
+    """
+    if type(value) in _IMMUTABLE:
+        return value
+    if isinstance(value, LocalProxy):
+        try:
+            value = cast("LocalProxy[object]", value)._get_current_object()
+        except RuntimeError as error:  # outside its context
+            return f"<unbound: {show_error(error).splitlines()[0]}>"
+    if isinstance(value, _VALUES):
+        return value
+    if depth >= _DEEPEST:
+        return "…"
+    try:
+        if isinstance(value, Mapping):
+            items = cast("Mapping[object, object]", value).items()
+            return {
+                key if type(key) in _IMMUTABLE else show(key): freeze(item, depth + 1)
+                for key, item in items
+            }
+        if isinstance(value, (list, tuple, AbstractSet)):
+            return [freeze(item, depth + 1) for item in cast("list[object]", value)]
+    except Exception as error:  # changed while it was copied, or an iterator of its own that raises
+        return f"<{type(value).__name__}: {show_error(error)}>"
+    return show(value)

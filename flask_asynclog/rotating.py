@@ -1,0 +1,293 @@
+"""The file: concurrent-log-handler's rotating file, a batch at a time.
+
+Used by the listener's thread behind a queue, or as an ordinary handler without one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Any, cast
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+from flask_asynclog import lifecycle
+from flask_asynclog.files import AppendStream, LockFile
+from flask_asynclog.formatters import TextFormatter
+from flask_asynclog.records import show_error
+from flask_asynclog.report import say
+
+#: Bytes that one write may have, so that a batch does not hold the lock for long.
+BATCH_BYTES = 1024 * 1024
+
+
+class LockTimeout(TimeoutError):
+    """Another process has held the lock longer than ``lock_timeout``. An OSError: try again later."""
+
+
+class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
+    """A file shared by any number of processes, rotated by size, written a batch at a time.
+
+    A batch costs one lock, one look at the size and one ``write``. Beyond its parent: no file exceeds
+    ``max_bytes`` (a single larger record aside); a write is all or nothing, also on a full disk; the wait for
+    the lock is bounded; a lock file deleted under way is replaced; symbolic links are refused; a failed or
+    interrupted rotation loses nothing and is reported once.
+
+    :param filename: the log; its directory is made when missing. The lock is ``.__NAME.lock`` beside it.
+    :param max_bytes: the file is rotated before it would exceed this size in bytes; 0: never.
+    :param backup_count: rotated files kept (``NAME.1`` is the newest), at least 1 when rotating.
+    :param file_mode: permissions of log, lock and rotated files, whatever the umask.
+    :param lock_timeout: longest wait for another process's lock, in seconds.
+    :raises ValueError: if ``max_bytes`` is set without a backup: the parent would erase the live log.
+
+    Threads: batches of several threads are written one after the other. Forks: a child gives up the parent's handles,
+    unflushed (there is no buffer), and opens its own. `close` from another thread waits for nothing: the
+    thread that writes closes as soon as its batch is done; the next batch opens again.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        max_bytes: int = 50 * 1024 * 1024,
+        backup_count: int = 10,
+        file_mode: int = 0o640,
+        lock_timeout: float = 5.0,
+    ) -> None:
+        if max_bytes > 0 and backup_count < 1:
+            raise ValueError(
+                f"backup_count={backup_count} with max_bytes={max_bytes} would erase the live log at every rotation: "
+                "keep at least 1 backup, or set max_bytes=0 to never rotate"
+            )
+        super().__init__(os.fspath(filename), maxBytes=max_bytes, backupCount=backup_count, encoding="utf-8")
+        self.file_mode = file_mode
+        self.lock_timeout = lock_timeout
+        self.setFormatter(TextFormatter())
+        # What the parent's emit() writes is this one record; its text is the whole batch.
+        self._carrier = logging.makeLogRecord({})
+        self._text = ""
+        self._size = 0
+        self._error: BaseException | None = None
+        self._rotation_failed = False
+        self._patience = math.inf
+        self._busy = threading.Lock()
+        self._close_wanted = False
+        lifecycle.register(self)
+
+    # A batch.
+
+    def emit_batch(self, records: Sequence[logging.LogRecord]) -> None:
+        """Format and write ``records``: one lock, one look at the size, one write.
+
+        Batches beyond 1 MiB or ``max_bytes`` are split between records.
+
+        :raises LockTimeout: the lock was not to be had within ``lock_timeout``.
+        :raises OSError: the write failed. The records of the part that failed, and those after it, are not in the
+            file, not even in part.
+        """
+        lines = self.format_batch(records)
+        while lines:
+            lines = lines[self.write_batch(lines) :]
+
+    def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
+        """One text per record, by this handler's formatter, whose errors are raised."""
+        return [self.format(record) for record in records]
+
+    def write_batch(self, lines: Sequence[str]) -> int:
+        """Write as many of ``lines`` as go into one write, at least one; returns how many. Raises as `emit_batch`."""
+        count, text, size = self._fitting(lines)
+        with self._busy:
+            self._text, self._size, self._error = text, size, None
+            try:
+                self._lock()
+                super().emit(self._carrier)
+                error = self._error
+            except OSError as failure:
+                error = failure
+            finally:
+                self._text = ""
+            if error is not None:
+                self._close_files()  # whatever was wrong with them: the next attempt opens anew
+                raise error
+        if self._close_wanted:
+            self.close()
+        return count
+
+    def _fitting(self, lines: Sequence[str]) -> tuple[int, str, int]:
+        """How many of ``lines`` one write takes, their text (its last line end is the parent's), their bytes."""
+        limit = min(BATCH_BYTES, self.maxBytes or BATCH_BYTES)
+        text = "\n".join(lines)
+        size = _encoded_size(text) + 1
+        count = len(lines)
+        if size > limit:
+            count, size = 0, 0
+            for line in lines:
+                more = _encoded_size(line) + 1
+                if count and size + more > limit:
+                    break
+                count, size = count + 1, size + more
+            text = "\n".join(lines[:count])
+        return count, text, size
+
+    def wait_no_longer_than(self, deadline: float | None) -> None:
+        """Bound every wait for the lock by ``deadline`` of `time.monotonic`, also one under way. Any thread."""
+        self._patience = math.inf if deadline is None else deadline
+
+    def check(self) -> None:
+        """Try whether log and lock can be opened and locked, then close them. A lock held by another is fine.
+
+        :raises OSError: they cannot.
+        """
+        with self._busy:
+            try:
+                lock = self._open_lock()
+                if lock.try_lock():
+                    lock.unlock()
+                AppendStream(self.baseFilename, self.file_mode).close()
+            finally:
+                self._close_files()
+
+    # Hooks of the parent, which holds the lock around them.
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record at once, as any handler does; an error goes to `handleError`."""
+        try:
+            self.emit_batch([record])
+        except Exception:
+            self.handleError(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of ``record``; for the batch's carrier, the batch."""
+        return self._text if record is self._carrier else super().format(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Keep the error of a batch for its writer; otherwise as in `logging.Handler`."""
+        if record is self._carrier:
+            self._error = sys.exc_info()[1]
+        else:
+            super().handleError(record)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the batch does not fit into the live file any more. An empty file takes any batch."""
+        if self.maxBytes <= 0:
+            return False
+        stream = self._stream()
+        try:
+            size = stream.size() if stream is not None else os.stat(self.baseFilename).st_size
+        except FileNotFoundError:
+            return False
+        return size > 0 and size + self._size > self.maxBytes
+
+    def doRollover(self) -> None:
+        """Rename ``NAME`` to ``NAME.1``, ``NAME.1`` to ``NAME.2`` and so on; the oldest goes.
+
+        From the oldest down, and no further than the first gap: killed or failing at any point, every file keeps
+        its content and the live one its name. A failure is said once, and the live file grows meanwhile.
+        """
+        try:
+            stream = self._stream()
+            if stream is not None:
+                stream.close()
+            self.stream = cast(Any, None)
+            names = [self.rotation_filename(f"{self.baseFilename}.{n}") for n in range(1, self.backupCount + 1)]
+            taken = next((n for n, name in enumerate(names) if not os.path.lexists(name)), len(names))
+            if taken == len(names):
+                taken -= 1  # no gap: the oldest is overwritten
+            for n in range(taken, 0, -1):
+                os.replace(names[n - 1], names[n])
+            self.rotate(self.baseFilename, names[0])
+        except Exception as error:  # the parent would swallow it; a namer or rotator may raise anything
+            if not self._rotation_failed:
+                self._rotation_failed = True
+                say(
+                    f"cannot rotate {self.baseFilename}: {show_error(error)}; it grows beyond "
+                    f"{self.maxBytes} bytes until its directory lets files be renamed"
+                )
+            return
+        self.num_rollovers += 1
+        if self._rotation_failed:
+            self._rotation_failed = False
+            say(f"{self.baseFilename} is rotated again")
+
+    def do_open(self, mode: str | None = None) -> TextIOWrapper:
+        """Open the live file, unbuffered. ``mode`` has no meaning here: it is always appended to."""
+        stream = AppendStream(self.baseFilename, self.file_mode)
+        return cast(TextIOWrapper, stream)  # all of it that the parent uses
+
+    def atomic_open(self, file_path: str) -> TextIOWrapper:
+        """Open the lock file, and hold it: the parent asks for this in a forked child, before it waits for ever."""
+        self._lock()
+        return cast(TextIOWrapper, self.stream_lock)
+
+    # Lock and life.
+
+    def _stream(self) -> AppendStream | None:
+        stream = cast("AppendStream | None", self.stream)
+        return None if stream is None or stream.closed else stream
+
+    def _open_lock(self) -> LockFile:
+        try:
+            lock = LockFile(self.lockFilename, self.file_mode)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.lockFilename), exist_ok=True)
+            lock = LockFile(self.lockFilename, self.file_mode)
+        self.stream_lock = cast(TextIOWrapper, lock)
+        return lock
+
+    def _lock(self) -> None:
+        """Hold the lock: of the file that the path names now, within the bounded wait."""
+        started = time.monotonic()
+        delay = 0.0002
+        while True:
+            lock = cast("LockFile | None", self.stream_lock)
+            if lock is None or lock.closed or lock.pid != os.getpid():
+                lock = self._open_lock()
+            locked = lock.try_lock()
+            if not lock.is_current():
+                lock.close()  # deleted or replaced: what others lock is the new one
+            elif locked:
+                return
+            now = time.monotonic()
+            if now - started >= self.lock_timeout or now >= self._patience:
+                holder = lock.holder() if not lock.closed else None
+                by = f" by process {holder}" if holder else ""
+                raise LockTimeout(f"{self.lockFilename} held{by} for more than {now - started:.1f} s")
+            # Held for microseconds as a rule; polled, because a wait in the kernel has no end.
+            time.sleep(delay)
+            delay = min(delay * 2, 0.02)
+
+    def close(self) -> None:
+        """Close log and lock, or have the thread that is writing do so."""
+        self._close_wanted = True
+        if self._busy.acquire(blocking=False):
+            try:
+                self._close_files()
+                self._close_wanted = False
+            finally:
+                self._busy.release()
+            super().close()
+
+    def _close_files(self) -> None:
+        for file in (self.stream, self.stream_lock):
+            if file is not None:
+                with contextlib.suppress(OSError):  # already gone: that is what was wanted
+                    file.close()
+        self.stream = cast(Any, None)
+        self.stream_lock = None
+
+    def after_fork_in_child(self) -> None:
+        """Close the parent's handles without unlocking them; the next batch opens its own."""
+        self._busy = threading.Lock()
+        self._close_wanted = False
+        self._patience = math.inf
+        self._close_files()
+
+
+def _encoded_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))

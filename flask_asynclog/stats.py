@@ -1,0 +1,150 @@
+"""Counters of one queue and the law that ties them.
+
+``accepted = written + dropped + failed + pending``, in every process, at every moment. Callers' threads count
+``accepted`` and ``dropped``; ``written``, ``failed``, ``batches`` and ``retries`` have a single writer, the
+thread that drains.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Counter:
+    """A count that is exact under threads and signal handlers without a lock.
+
+    ``next()`` of an ``itertools.count`` is one C call: nothing can come between its reading and its
+    adding, not another thread, not a signal handler that logs, not a garbage collection that logs.
+    ``x += 1`` has no such promise, and a lock would deadlock the signal handler.
+    """
+
+    __slots__ = ("_ticks", "tick")
+
+    def __init__(self) -> None:
+        self._ticks = itertools.count()
+        #: Adds one; returns the count before.
+        self.tick = self._ticks.__next__
+
+    @property
+    def value(self) -> int:
+        # The repr, "count(7)", is the one way to read the count without adding to it that every
+        # supported version has (copying an iterator of itertools ended with Python 3.14).
+        return int(repr(self._ticks)[len("count(") : -1])
+
+
+class Drops:
+    """Refused records, counted by reason and level. Any thread; no lock."""
+
+    __slots__ = ("_counters",)
+
+    def __init__(self) -> None:
+        self._counters: dict[tuple[str, int], Counter] = {}
+
+    def tick(self, reason: str, levelno: int) -> None:
+        """Count one record refused for ``reason``."""
+        key = (reason, levelno)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters.setdefault(key, Counter())  # atomic: the first one wins
+        counter.tick()
+
+    def counts(self) -> dict[tuple[str, int], int]:
+        """The counts so far, by ``(reason, levelno)``."""
+        return {key: counter.value for key, counter in self._counters.copy().items()}
+
+    def total(self) -> int:
+        """All drops so far."""
+        return sum(self.counts().values())
+
+
+class Tally:
+    """The live counters of one queue in one process."""
+
+    __slots__ = ("accepted", "batches", "drops", "failed", "retries", "written")
+
+    def __init__(self) -> None:
+        self.accepted = Counter()
+        self.drops = Drops()
+        self.written = 0
+        self.failed = 0
+        self.batches = 0
+        self.retries = 0
+
+    def settle(self, written: int, failed: int) -> None:
+        """Count the outcome of one batch. Only the thread that drains calls this."""
+        self.written += written
+        self.failed += failed
+        self.batches += 1
+
+    @property
+    def pending(self) -> int:
+        """Records accepted whose outcome is not known yet: in the queue or in the batch under way."""
+        settled = self.written + self.failed + self.drops.total()
+        return self.accepted.value - settled  # accepted is read last, so this is never negative
+
+    def snapshot(self) -> Stats:
+        """A `Stats` of this moment. The law holds in it whatever the other threads do meanwhile."""
+        written, failed = self.written, self.failed
+        by_reason: dict[str, dict[str, int]] = {}
+        dropped = 0
+        for (reason, levelno), count in self.drops.counts().items():
+            by_reason.setdefault(reason, {})[logging.getLevelName(levelno)] = count
+            dropped += count
+        accepted = self.accepted.value
+        return Stats(
+            accepted=accepted,
+            written=written,
+            dropped=dropped,
+            failed=failed,
+            pending=accepted - written - dropped - failed,
+            batches=self.batches,
+            retries=self.retries,
+            dropped_by=by_reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What became of the records of this process since it started (or was forked).
+
+    ``accepted = written + dropped + failed + pending`` always holds. All counts are records but the last two.
+    """
+
+    #: Records that reached the handler: past levels and filters, dropped ones included.
+    accepted: int = 0
+    #: Records that every handler behind the queue has taken (for the file: its ``write`` returned).
+    written: int = 0
+    #: Records refused by the overflow policy, or that could not be read.
+    dropped: int = 0
+    #: Records that a handler gave up on: it raised, or the process stopped before the sink healed.
+    failed: int = 0
+    #: Records in the queue or in the batch under way.
+    pending: int = 0
+    #: Batches drained.
+    batches: int = 0
+    #: Attempts to write that failed and were repeated.
+    retries: int = 0
+    #: ``dropped`` by reason and level name: ``{"queue_full": {"INFO": 1200}}``.
+    dropped_by: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+
+    def __add__(self, other: Stats) -> Stats:
+        """The sum over two queues."""
+        by_reason: dict[str, dict[str, int]] = {}
+        for part in (self.dropped_by, other.dropped_by):
+            for reason, levels in part.items():
+                mine = by_reason.setdefault(reason, {})
+                for level, count in levels.items():
+                    mine[level] = mine.get(level, 0) + count
+        return Stats(
+            accepted=self.accepted + other.accepted,
+            written=self.written + other.written,
+            dropped=self.dropped + other.dropped,
+            failed=self.failed + other.failed,
+            pending=self.pending + other.pending,
+            batches=self.batches + other.batches,
+            retries=self.retries + other.retries,
+            dropped_by=by_reason,
+        )

@@ -1,0 +1,69 @@
+"""Every test leaves the process as it found it: threads, handlers, levels, open files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flask_asynclog
+import pytest
+from flask import Flask
+from flask_asynclog import AsyncLog
+from support import open_fds, wait_for
+
+
+def pytest_configure() -> None:
+    """The tests are about what is installed, not about the source tree beside them."""
+    package, project = Path(flask_asynclog.__file__).resolve(), Path(__file__).resolve().parents[1]
+    if package.is_relative_to(project) and "site-packages" not in package.parts:
+        raise pytest.UsageError(f"flask_asynclog is imported from the source tree ({package}); install it first")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default file, app.log, lands in the test's own directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def leak_detector() -> Iterator[None]:
+    """A thread, handler, level or open file that a test leaves behind fails it."""
+    threads = set(threading.enumerate())
+    handlers = _handlers()
+    root_level = logging.getLogger().level
+    files = open_fds()
+    yield
+    wait_for(lambda: set(threading.enumerate()) <= threads, 10, "the end of all threads of the test")
+    assert _handlers() == handlers
+    assert logging.getLogger().level == root_level
+    assert {name for name in open_fds() - files if name.endswith((".log", ".lock"))} == set()
+
+
+def _handlers() -> dict[str, list[logging.Handler]]:
+    # pytest's own come and go with the phases of a test.
+    return {
+        name: kept
+        for name, logger in [("", logging.getLogger()), *logging.Logger.manager.loggerDict.items()]
+        if isinstance(logger, logging.Logger)
+        and (kept := [h for h in logger.handlers if not type(h).__module__.startswith("_pytest.")])
+    }
+
+
+@pytest.fixture
+def make_app(request: pytest.FixtureRequest) -> Iterator[Callable[..., tuple[Flask, AsyncLog]]]:
+    """Make apps with `AsyncLog` on them, closed at the end of the test. Options as of `AsyncLog`."""
+    made: list[AsyncLog] = []
+
+    def make(name: str = request.node.originalname, **options: Any) -> tuple[Flask, AsyncLog]:
+        app = Flask(name)
+        options.setdefault("flush_interval", 0.01)
+        asynclog = AsyncLog(app, **options)
+        made.append(asynclog)
+        return app, asynclog
+
+    yield make
+    for asynclog in made:
+        asynclog.close()
