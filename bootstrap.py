@@ -1,4 +1,4 @@
-"""From a fresh machine with Python and pip to a running demo or a passed test suite, in a virtual environment of its own.
+"""From a fresh machine with Python and pip to a running demo or a passed test suite, in an environment of its own.
 
     python3 bootstrap.py demo    install everything, run the example under gunicorn
     python3 bootstrap.py test    install everything, run the tests against the installed wheel

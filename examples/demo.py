@@ -34,7 +34,9 @@ def main() -> int:
     print("\n".join(f"  {line}" for line in lines[-6:]))
     counts = collections.Counter[str]()
     for report in reports:
-        counts.update({name: int(value) for name, value in re.findall(r"(accepted|written|dropped|failed)=(\d+)", report)})
+        counts.update(
+            {name: int(value) for name, value in re.findall(r"(accepted|written|dropped|failed)=(\d+)", report)}
+        )
     requests = collections.Counter(re.findall(r" - Request .* id=(\w+)$", "\n".join(lines), re.MULTILINE))
     responses = collections.Counter(re.findall(r" - Response .* id=(\w+)$", "\n".join(lines), re.MULTILINE))
     once = sum(requests[request_id] == responses[request_id] == 1 for request_id in answered)

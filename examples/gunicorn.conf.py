@@ -1,4 +1,4 @@
-"""gunicorn for examples/app.py: four workers, one rotating file; each worker says at its end what became of its records.
+"""gunicorn for examples/app.py: four workers, one rotating file; each worker ends with what became of its records.
 
 Run in this directory: ``gunicorn app:app``. The file is found because of its name.
 """

@@ -87,9 +87,9 @@ def _level(value: object) -> int:
 
 def _choice(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ValueError
-        return cast(str, value)
+        return value
 
     return parse
 
@@ -128,9 +128,13 @@ def _file_mode(value: object) -> int:
 
 
 def _format(value: object) -> str | logging.Formatter:
-    if isinstance(value, logging.Formatter) or value in ("text", "json"):
-        return cast("str | logging.Formatter", value)
-    if isinstance(value, str) and "%(" in value:
+    if isinstance(value, logging.Formatter):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    if value in ("text", "json"):
+        return value
+    if "%(" in value:
         try:
             TextFormatter(value)
         except ValueError as error:
@@ -155,6 +159,7 @@ def _header(value: object) -> str | None:
 class Settings:
     """The options of one app, checked. Each field is one option: its name, default and `Option`."""
 
+    # fmt: off
     enabled: bool = _option(
         True, _boolean, type="bool", allowed="true or false", shared=False,
         help="Kill switch: when false, nothing is installed.",
@@ -237,6 +242,8 @@ class Settings:
         None, _optional_boolean, type="bool or None", allowed="true, false or None",
         help="Also write to stderr; None: only in debug mode or on a terminal.",
     )
+
+    # fmt: on
 
     @classmethod
     def load(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:

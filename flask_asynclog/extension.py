@@ -69,8 +69,9 @@ class AsyncLog:
         over ``app.config``.
     :raises ConfigError: for an unknown option, a value out of range, or a file that cannot be used.
 
-    One instance may serve several apps; it stores none of them. Apps that name the same file share one queue, one thread
-    and one file per process. The thread starts with the first record of each process; a forked child starts clean.
+    One instance may serve several apps; it stores none of them. Apps that name the same file share one queue, one
+    thread and one file per process. The thread starts with the first record of each process; a forked child starts
+    clean.
     """
 
     def __init__(self, app: Flask | None = None, **options: Any) -> None:
@@ -86,8 +87,8 @@ class AsyncLog:
         """
         if "asynclog" in app.extensions:
             raise ConfigError(
-                f"AsyncLog is initialised on app {app.name!r} already: call init_app once per app, and give all options "
-                "in that call or in app.config"
+                f"AsyncLog is initialised on app {app.name!r} already: call init_app once per app, and give all "
+                "options in that call or in app.config"
             )
         settings = Settings.load(app.config, {**self._options, **options})
         if settings.console is None:

@@ -18,7 +18,7 @@ from flask_asynclog.records import EXCEPTION, STANDARD_ATTRIBUTES, show
 try:
     import orjson
 except ImportError:  # the "fast" extra is not installed: the same lines, slower
-    orjson = None
+    orjson = None  # type: ignore[assignment]
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"

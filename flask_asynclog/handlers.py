@@ -28,16 +28,16 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
     Any thread, signal handlers and finalizers included. The handler's own lock is never taken for a record.
     """
 
-    queue: RecordQueue
+    queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
 
     def __init__(self, queue: RecordQueue) -> None:
-        super().__init__(cast(Any, queue))  # the stdlib's annotation wants its own queues
+        super().__init__(cast(Any, queue))
         #: Called when somebody else closes this handler: `logging.config` does so before it reconfigures.
         self.on_close: Callable[[], None] | None = None
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter ``record`` and put its snapshot into the queue."""
-        passed = self.filter(record)
+        passed: Any = self.filter(record)
         if passed:
             # From Python 3.12 a filter may answer with another record.
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)

@@ -179,9 +179,7 @@ class RequestHooks:
         if exchange.error is not None:
             fields["error.type"] = type(exchange.error).__qualname__
             details += f" {show_error(exchange.error)}"
-        self._logger.log(
-            level, "Response %s %s", status, details, extra=_extra(exchange, fields), exc_info=exc_info
-        )
+        self._logger.log(level, "Response %s %s", status, details, extra=_extra(exchange, fields), exc_info=exc_info)
 
 
 def _move_to_front(functions: list[Any]) -> None:

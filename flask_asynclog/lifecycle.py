@@ -62,18 +62,18 @@ def register_exit(exitable: Exitable) -> None:
 
 
 def exiting() -> bool:
-    """Whether the exit hook has run: who logs now must not count on a thread."""
+    """Whether the process is ending: who logs now must not start a thread."""
     return _exiting
 
 
 def _at_exit() -> None:
     global _exiting
+    _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
     for exitable in list(_exitables):
         try:
             exitable.at_exit()
         except Exception as error:
             say(f"draining at exit failed: {show_error(error)}")
-    _exiting = True
 
 
 def _after_fork_in_child() -> None:

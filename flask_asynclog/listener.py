@@ -11,49 +11,21 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 from flask_asynclog import lifecycle
-from flask_asynclog.formatters import TextFormatter
+from flask_asynclog.delivery import Delivery
+from flask_asynclog.dropreport import DropReport
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import render, show_error
-from flask_asynclog.report import Once, say
+from flask_asynclog.records import show_error
+from flask_asynclog.report import say
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
-#: Characters of formatted text that are written before the rest of a batch is formatted.
-BATCH_CHARACTERS = 512 * 1024
-#: Records formatted before the GIL is given away. A thread that returns from I/O waits for the formatter up to the
-#: switch interval (5 ms) otherwise: a 1 ms step became 7 ms, with slices of 16 and this pause 1.2 ms.
-SLICE_RECORDS = 16
+#: Seconds the GIL is given away between two slices of a batch, while there is time.
 SLICE_PAUSE = 0.0002
-#: Seconds before a failed write is tried again, and at most: recovery is to be seen within a second.
-RETRY_FIRST = 0.05
-RETRY_MOST = 0.5
-#: Drops are reported when none came for this many seconds, and after so many while they go on.
-REPORT_QUIET = 0.5
-REPORT_EVERY = 10.0
 #: Longest that `drain`, in a caller's thread, waits for a sink that does not take records, in seconds.
 DRAIN_PATIENCE = 1.0
-
-_last_resort = TextFormatter()
-
-
-@runtime_checkable
-class BatchHandler(Protocol):
-    """A handler that takes its records as lines, many at a time."""
-
-    def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
-        """One line per record."""
-        ...
-
-    def write_batch(self, lines: Sequence[str]) -> int:
-        """Write some of the lines, from the front; returns how many.
-
-        An OSError says that none of those was written and that it is worth trying again.
-        """
-        ...
 
 
 class Signal:
@@ -97,8 +69,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
     """Drains a `RecordQueue` in batches, on a thread that starts with the first record.
 
     A `BatchHandler` (the rotating file, the console) gets each batch as lines, and is tried again with back-off while
-    it raises OSError; every other handler gets the records one by one. What raises, a handler, a formatter,
-    a filter, costs its own record at most, is counted as ``failed`` and said once; the thread goes on.
+    it raises OSError; every other handler gets the records one by one. What raises, a handler, a formatter, a
+    filter, costs its own record at most, is counted as ``failed`` and said once; the thread goes on.
 
     :param queue: the queue; the listener attaches itself to it.
     :param handlers: where the records go. With several, a record counts as written when all have taken it.
@@ -109,7 +81,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
     A forked child starts with an empty queue and no thread: its own first record starts its own.
     """
 
-    queue: RecordQueue
+    queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
     _thread: threading.Thread | None
 
     def __init__(
@@ -125,7 +97,6 @@ class BatchQueueListener(logging.handlers.QueueListener):
         super().__init__(cast(Any, queue), *handlers, respect_handler_level=respect_handler_level)
         self.flush_interval = flush_interval
         self.shutdown_timeout = shutdown_timeout
-        self._once = Once()
         self._reset()
         queue.wake = self.wake
         lifecycle.register(self)
@@ -140,11 +111,14 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._stopping = False
         self._give_up_at = math.inf
         self._gather_until = 0.0
-        self._broken_since: dict[BatchHandler, float] = {}
-        self._drops_seen = 0
-        self._drops_seen_at = 0.0
-        self._drops_reported = 0
-        self._drops_reported_at = 0.0
+        self._drop_report = DropReport(self.queue.tally.drops)
+        self._delivery = Delivery(
+            self.handlers,
+            self.queue.tally,
+            respect_handler_level=self.respect_handler_level,
+            pause=self._pause,
+            wait=self._signal.wait,
+        )
 
     def after_fork_in_child(self) -> None:
         """Drop what was inherited: thread, waiters and records are the parent's."""
@@ -164,16 +138,17 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if not self._start_lock.acquire(blocking=False):
             return
         try:
-            if not self.running and not self._start_thread():
-                self.drain()
+            started = self.running or self._start_thread()
         finally:
             self._start_lock.release()
+        if not started:  # looked at after the release: whoever came second has left its record in the queue
+            self.drain()
 
     def _start_thread(self) -> bool:
         if lifecycle.exiting():
             return False
         self._stopping = False
-        self._set_deadline(None)
+        self._give_up(None)
         lifecycle.register_exit(self)
         self._thread = threading.Thread(target=self.run, name="flask_asynclog", daemon=True)
         try:
@@ -204,7 +179,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self.wake()
         if not self.running:
             self.drain()
-            return self.queue.tally.pending == 0
+            if self.queue.tally.pending == 0:
+                return True
         flush.done.wait(timeout)
         return flush.complete
 
@@ -213,7 +189,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._stopping = True
         self._signal.set()
 
-    def stop(self, timeout: float | None = None) -> bool:
+    def stop(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Drain, then end the thread. Idempotent; the next record starts it again.
 
         :param timeout: longest wait in seconds; what is not written by then is counted as failed. ``None``: no limit.
@@ -227,10 +203,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if thread is threading.current_thread():
             return False
         failed_before = self.queue.tally.failed
-        if timeout is not None:
-            # The thread gives up a little earlier, so that what it gives up is counted when this returns.
-            deadline = time.monotonic() + timeout
-            self._set_deadline(deadline - min(0.2, timeout / 10))
+        # The thread gives up a little earlier, so that what it gives up is counted when this returns.
+        self._give_up(None if timeout is None else time.monotonic() + timeout - min(0.2, timeout / 10))
         self.enqueue_sentinel()
         thread.join(timeout)
         return not thread.is_alive() and self.queue.tally.failed == failed_before
@@ -250,22 +224,19 @@ class BatchQueueListener(logging.handlers.QueueListener):
             try:
                 queue.consumer = threading.get_ident()
                 self._stopping = True
-                self._set_deadline(time.monotonic() + DRAIN_PATIENCE)
+                self._give_up(time.monotonic() + DRAIN_PATIENCE)
                 while batch := queue.take(BATCH_RECORDS):
                     self.handle(batch)
                 self._report_drops(final=True)
             finally:
-                self._set_deadline(None)
+                self._give_up(None)
                 queue.consumer = None
                 queue.sleeping()
                 self._draining.release()
 
-    def _set_deadline(self, deadline: float | None) -> None:
+    def _give_up(self, deadline: float | None) -> None:
         self._give_up_at = math.inf if deadline is None else deadline
-        for handler in self.handlers:
-            bound = getattr(handler, "wait_no_longer_than", None)
-            if bound is not None:
-                bound(deadline)
+        self._delivery.give_up_at(deadline)
 
     # The listener's thread, or the one that calls drain().
 
@@ -320,98 +291,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
             return queue.take(BATCH_RECORDS)
 
     def handle(self, batch: list[logging.LogRecord]) -> None:  # type: ignore[override]
-        """Hand a batch to every handler, and count what became of its records. Never raises."""
-        try:
-            failed = len(self._deliver([self.prepare(record) for record in batch]))
-        except BaseException as error:
-            failed = len(batch)
-            self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
-        self.queue.tally.settle(len(batch) - failed, failed)
+        """Hand a batch to every handler; what became of its records is counted. Never raises."""
+        self._delivery.deliver([self.prepare(record) for record in batch])
         self._report_drops()
-
-    def _deliver(self, records: list[logging.LogRecord]) -> set[int]:
-        """Returns the indexes of the records that some handler gave up on."""
-        failed: set[int] = set()
-        staged: dict[BatchHandler, list[tuple[int, str]]] = {}
-        size = 0
-        handlers = [(handler, isinstance(handler, BatchHandler)) for handler in self.handlers]
-        for index, record in enumerate(records):
-            if index % SLICE_RECORDS == 0 and index:
-                self._pause()
-            for handler, takes_batches in handlers:
-                if self.respect_handler_level and record.levelno < handler.level:
-                    continue
-                try:
-                    if takes_batches:
-                        line = self._line(handler, record)
-                        if line is not None:
-                            staged.setdefault(cast(Any, handler), []).append((index, line))
-                            size += len(line)
-                    else:
-                        handler.handle(record)
-                except BaseException as error:
-                    failed.add(index)
-                    self._say_failure(handler, error)
-            if size >= BATCH_CHARACTERS:
-                failed |= self._write(staged)
-                staged, size = {}, 0
-        return failed | self._write(staged)
-
-    def _line(self, handler: Any, record: logging.LogRecord) -> str | None:
-        passed = handler.filter(record)
-        if not passed:
-            return None
-        if isinstance(passed, logging.LogRecord):  # from Python 3.12 a filter may answer with another one
-            record = passed
-        try:
-            return cast(str, handler.format_batch([record])[0])
-        except Exception as error:
-            # A message that its arguments do not fit, or a broken formatter: what can be said of the record is.
-            record.msg, record.args = render(record), None
-            try:
-                return cast(str, handler.format_batch([record])[0])
-            except Exception:
-                self._say_failure(handler, error)
-                record.msg = f"{record.msg} [not formatted: {show_error(error)}]"
-                return _last_resort.format(record)
-
-    def _write(self, staged: dict[BatchHandler, list[tuple[int, str]]]) -> set[int]:
-        failed: set[int] = set()
-        for handler, lines in staged.items():
-            failed.update(index for index, _ in self._write_to(handler, lines))
-        return failed
-
-    def _write_to(self, handler: BatchHandler, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-        """Write all lines, for as long as it takes and there is time; returns those given up."""
-        delay = RETRY_FIRST
-        while lines:
-            try:
-                lines = lines[handler.write_batch([line for _, line in lines]) :]
-            except OSError as error:
-                if handler not in self._broken_since:
-                    self._broken_since[handler] = time.monotonic()
-                    say(f"{_name(handler)} does not take records: {show_error(error)}; trying again until it does")
-                left = self._give_up_at - time.monotonic()
-                if self._stopping and left <= 0:
-                    return lines
-                self.queue.tally.retries += 1
-                self._signal.wait(min(delay, max(left, 0.0)) if self._stopping else delay)
-                delay = min(delay * 2, RETRY_MOST)
-            except BaseException as error:
-                self._say_failure(handler, error)
-                return lines
-            else:
-                delay = RETRY_FIRST
-                since = self._broken_since.pop(handler, None)
-                if since is not None:
-                    say(f"{_name(handler)} takes records again, after {time.monotonic() - since:.1f} s")
-        return lines
-
-    def _say_failure(self, handler: object, error: BaseException) -> None:
-        self._once.say(
-            f"{id(handler)} {type(error)}",
-            f"{_name(handler)} failed on a record: {show_error(error)}; more of these are counted, not said",
-        )
 
     def _pause(self) -> None:
         """Let the other threads run: longer while there is time, not at all while somebody waits."""
@@ -424,13 +306,15 @@ class BatchQueueListener(logging.handlers.QueueListener):
     def _serve_flushes(self) -> None:
         """Between two batches: answer the flushes whose mark was passed, mark the new ones."""
         queue = self.queue
-        for flush in list(self._flushes):
+        for _ in range(len(self._flushes)):
+            flush = self._flushes.popleft()
             if flush.mark is None:
                 flush.mark, flush.failed_before = queue.mark(), queue.tally.failed
             if queue.passed(flush.mark):
                 flush.complete = queue.tally.failed == flush.failed_before
-                self._flushes.remove(flush)
                 flush.done.set()
+            else:
+                self._flushes.append(flush)
 
     def _end_flushes(self) -> None:
         self._serve_flushes()
@@ -442,34 +326,10 @@ class BatchQueueListener(logging.handlers.QueueListener):
             self.queue.tally.settle(0, len(batch))
 
     def _report_drops(self, *, final: bool = False) -> float | None:
-        """Write one line about new drops when they have ended; returns when to look again, in seconds."""
-        drops = self.queue.tally.drops
-        total = drops.total()
-        if total == self._drops_reported:
-            return None
-        now = time.monotonic()
-        if total != self._drops_seen:
-            if self._drops_seen == self._drops_reported:  # the first of this time
-                self._drops_reported_at = now
-            self._drops_seen, self._drops_seen_at = total, now
-        quiet = self._drops_seen_at + REPORT_QUIET - now
-        if quiet > 0 and now - self._drops_reported_at < REPORT_EVERY and not final:
-            return quiet
-        new = total - self._drops_reported
-        self._drops_reported, self._drops_reported_at = total, now
-        detail = ", ".join(
-            f"{count:,} {logging.getLevelName(levelno)} ({reason.replace('_', ' ')})"
-            for (reason, levelno), count in sorted(drops.counts().items())
-        )
-        record = logging.LogRecord(
-            "flask_asynclog", logging.WARNING, __file__, 0, "dropped %s records; in all so far: %s",
-            (f"{new:,}", detail), None,
-        )  # fmt: skip
+        """Write the line about drops if it is due; returns when to look again, in seconds."""
+        due = self._drop_report.due(final=final)
+        if due != 0:
+            return due
         self.queue.tally.accepted.tick()
-        failed = len(self._deliver([record]))
-        self.queue.tally.settle(1 - failed, failed)
+        self._delivery.deliver([self._drop_report.record()])
         return None
-
-
-def _name(handler: object) -> str:
-    return str(getattr(handler, "baseFilename", type(handler).__name__))

@@ -71,9 +71,7 @@ class Pipeline:
             console = ConsoleHandler()
             console.setFormatter(TextFormatter())
             sinks.insert(0, console)  # before the file, whose retries may take long
-        self.queue = RecordQueue(
-            settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level
-        )
+        self.queue = RecordQueue(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.handler = AsyncQueueHandler(self.queue)
         self.handler.setLevel(settings.level)
         self.handler.setFormatter(formatter)

@@ -135,7 +135,7 @@ def freeze(value: object, depth: int = 0) -> object:
         return value
     if isinstance(value, LocalProxy):
         try:
-            value = cast("LocalProxy[object]", value)._get_current_object()
+            value = cast(Any, value)._get_current_object()
         except RuntimeError as error:  # outside its context
             return f"<unbound: {show_error(error).splitlines()[0]}>"
     if isinstance(value, _VALUES):
@@ -145,12 +145,10 @@ def freeze(value: object, depth: int = 0) -> object:
     try:
         if isinstance(value, Mapping):
             items = cast("Mapping[object, object]", value).items()
-            return {
-                key if type(key) in _IMMUTABLE else show(key): freeze(item, depth + 1)
-                for key, item in items
-            }
+            return {key if type(key) in _IMMUTABLE else show(key): freeze(item, depth + 1) for key, item in items}
         if isinstance(value, (list, tuple, AbstractSet)):
             return [freeze(item, depth + 1) for item in cast("list[object]", value)]
     except Exception as error:  # changed while it was copied, or an iterator of its own that raises
-        return f"<{type(value).__name__}: {show_error(error)}>"
+        kind = type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
+        return f"<{kind}: {show_error(error)}>"
     return show(value)

@@ -65,7 +65,9 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
                 f"backup_count={backup_count} with max_bytes={max_bytes} would erase the live log at every rotation: "
                 "keep at least 1 backup, or set max_bytes=0 to never rotate"
             )
-        super().__init__(os.fspath(filename), maxBytes=max_bytes, backupCount=backup_count, encoding="utf-8")
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            os.fspath(filename), maxBytes=max_bytes, backupCount=backup_count, encoding="utf-8"
+        )
         self.file_mode = file_mode
         self.lock_timeout = lock_timeout
         self.setFormatter(TextFormatter())
