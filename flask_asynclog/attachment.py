@@ -22,6 +22,11 @@ class Attachment:
         self._request_loggers: list[str] = []
         self._levels_before: dict[str, tuple[int, int]] = {}
 
+    @property
+    def active(self) -> bool:
+        """Whether there are loggers to look after."""
+        return bool(self._names or self._request_loggers)
+
     def attach(self, names: Iterable[str], request_logger: str | None) -> None:
         """Add the handler to the loggers ``names``, and to ``request_logger`` unless one of them is above it.
 

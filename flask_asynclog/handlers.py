@@ -1,102 +1,81 @@
-"""The caller's side of the queue, and the console sink.
+"""The handlers by the names that configurations use, and the one that needs no Flask.
 
-`AsyncQueueHandler` runs on the thread that logs; `ConsoleHandler` behind the queue, on the listener's thread.
+`AsyncQueueHandler` is the caller's side of a hand-made pair; `AsyncRotatingFileHandler` is queue, thread and file in
+one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import logging.handlers
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+import os
+from typing import Any
 
-from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import show_error, snapshot
-from flask_asynclog.report import Once
+from flask_asynclog.config import ConfigError, Settings, option_table
+from flask_asynclog.pipeline import open_pipeline
+from flask_asynclog.queuehandler import AsyncQueueHandler
+from flask_asynclog.stats import Stats
 
-_once = Once()
+__all__ = ["AsyncQueueHandler", "AsyncRotatingFileHandler"]
 
 
-class AsyncQueueHandler(logging.handlers.QueueHandler):
-    """Puts a snapshot of each record into a `RecordQueue`; microseconds, no I/O, no lock.
+class AsyncRotatingFileHandler(logging.Handler):
+    """An asynchronous rotating file for ``dictConfig``, scripts and workers without Flask.
 
-    Level and filters apply as in every handler; both run on the caller's thread. A formatter set on
-    this handler is used for tracebacks only (its ``formatException``), since they must become text here.
-    The record itself is neither changed nor kept.
+    ::
 
-    Any thread, signal handlers and finalizers included. The handler's own lock is never taken for a record.
+        {"class": "flask_asynclog.handlers.AsyncRotatingFileHandler", "filename": "app.log", "format": "json"}
+
+    The thread starts with the first record of each process, a forked child starts clean, and the exit of the process
+    drains, as with `AsyncLog`. Handlers and apps that name the same file share one queue, thread and file.
+    A plain `logging.Handler`: ``dictConfig`` treats subclasses of ``QueueHandler`` differently in every version.
+
+    :param filename: the log file.
+    :param options: options of the configuration's table that are not about requests or loggers, lower case and without
+        prefix. Level, formatter and filters are set as on any handler; a formatter set replaces ``format``.
+    :raises ConfigError: for an unknown option, a value out of range, or a file that cannot be used.
     """
 
-    queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
-
-    def __init__(self, queue: RecordQueue) -> None:
-        super().__init__(cast(Any, queue))
-        #: Called when somebody else closes this handler: `logging.config` does so before it reconfigures.
-        self.on_close: Callable[[], None] | None = None
+    def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__()
+        for name in options:
+            option = option_table().get(name)
+            if option is not None and not option.shared:
+                raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
+        settings = Settings.load({}, {"filename": filename, **options})
+        self._pipeline = open_pipeline(dataclasses.replace(settings, console=bool(settings.console)), any_level=True)
+        self._closed_once = False
+        if "level" in options:
+            self.setLevel(settings.level)
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter ``record`` and put its snapshot into the queue."""
+        """Filter ``record`` and put its snapshot into the queue. Takes no lock."""
         passed: Any = self.filter(record)
         if passed:
-            # From Python 3.12 a filter may answer with another record.
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return passed
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put the snapshot of ``record`` into the queue; a failure is counted and said once, never raised."""
-        try:
-            self.enqueue(self.prepare(record))
-        except Exception:
-            self.handleError(record)
+        """Put the snapshot of ``record`` into the queue; never waits, unless ``overflow`` is ``block``."""
+        self._pipeline.handler.emit(record)
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """The snapshot of ``record``, safe for another thread."""
-        return snapshot(record, self.formatter)
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:
+        """Format with ``fmt`` from now on; ``None`` changes nothing."""
+        super().setFormatter(fmt)
+        if fmt is not None:
+            self._pipeline.set_formatter(fmt)
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Put a snapshot into the queue; the overflow policy decides when it is full."""
-        self.queue.put(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Count a record that could not be read as dropped (``unreadable``) and say so once."""
-        self.queue.refuse(record.levelno, "unreadable")
-        error = sys.exc_info()[1]
-        if error is not None:
-            _once.say("unreadable", f"a record of logger {record.name!r} was dropped: {show_error(error)}")
+    def flush(self) -> None:
+        """Wait until what was logged is with the file, at most ``shutdown_timeout``."""
+        self._pipeline.flush(self._pipeline.settings.shutdown_timeout)
 
     def close(self) -> None:
-        """Forget the handler's registration with `logging`. Records sent later are still accepted."""
+        """Drain and stop; a record that comes later starts again."""
         super().close()
-        if self.on_close is not None:
-            self.on_close()
+        if not self._closed_once:
+            self._closed_once = True
+            self._pipeline.release()
 
-
-class ConsoleHandler(logging.StreamHandler[Any]):
-    """Mirrors batches to whatever ``sys.stderr`` is at that moment: one write per batch.
-
-    A stderr that takes nothing more (a closed terminal, a broken pipe) ends the mirror's output, not the log:
-    it is not tried again, and the records do not count as failed for it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        #: Whether stderr has refused a batch.
-        self.broken = False
-
-    def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
-        """One line per record."""
-        return [self.format(record) for record in records]
-
-    def write_batch(self, lines: Sequence[str]) -> int:
-        """Write all lines; returns their number."""
-        stream = sys.stderr
-        if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  # pythonw, daemons
-            text = "\n".join(lines) + "\n"
-            encoding = getattr(stream, "encoding", None) or "utf-8"
-            try:
-                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-                stream.flush()
-            except (OSError, ValueError):
-                self.broken = True
-        return len(lines)
+    def stats(self) -> Stats:
+        """The counters of this moment."""
+        return self._pipeline.stats()

@@ -9,18 +9,21 @@ import threading
 from flask_asynclog import lifecycle
 from flask_asynclog.attachment import Attachment
 from flask_asynclog.config import PREFIX, ConfigError, Settings
+from flask_asynclog.console import ConsoleHandler
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
-from flask_asynclog.handlers import AsyncQueueHandler, ConsoleHandler
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.queue import RecordQueue
+from flask_asynclog.queuehandler import AsyncQueueHandler
 from flask_asynclog.rotating import BatchRotatingFileHandler
 from flask_asynclog.stats import Stats
 
 _pipelines: dict[str, Pipeline] = {}
 
 
-def open_pipeline(settings: Settings) -> Pipeline:
+def open_pipeline(settings: Settings, *, any_level: bool = False) -> Pipeline:
     """The pipeline to ``settings.filename`` of this process; made, and its file checked, when there is none yet.
+
+    ``any_level``: for a handler with a level of its own.
 
     :raises ConfigError: if the file cannot be used, or is in use with other settings.
     """
@@ -30,9 +33,11 @@ def open_pipeline(settings: Settings) -> Pipeline:
     if pipeline is None:
         pipeline = _pipelines.setdefault(path, Pipeline(path, settings))
     different = pipeline.settings.differences(settings)
+    if any_level:
+        different = [key for key in different if key != f"{PREFIX}LEVEL"]
     if different:
         raise ConfigError(
-            f"{path} is in use in this process with another {', '.join(different)}: give both apps the same settings, "
+            f"{path} is in use in this process with another {', '.join(different)}: use the same settings, "
             f"or another {PREFIX}FILENAME"
         )
     pipeline.users += 1
@@ -53,7 +58,6 @@ class Pipeline:
         #: Set when `logging.config` closed the handler: what it did to the loggers is to be looked at.
         self.reconfigured = False
         self._reconfiguration_said = False
-        formatter = _formatter(settings.format)
         self.sink = BatchRotatingFileHandler(
             path,
             max_bytes=settings.max_bytes,
@@ -61,7 +65,6 @@ class Pipeline:
             file_mode=settings.file_mode,
             lock_timeout=settings.lock_timeout,
         )
-        self.sink.setFormatter(formatter)
         try:
             self.sink.check()
         except OSError as error:
@@ -74,7 +77,7 @@ class Pipeline:
         self.queue = RecordQueue(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.handler = AsyncQueueHandler(self.queue)
         self.handler.setLevel(settings.level)
-        self.handler.setFormatter(formatter)
+        self.set_formatter(_formatter(settings.format))
         self.handler.on_close = self._on_close
         self.listener = BatchQueueListener(
             self.queue,
@@ -85,6 +88,11 @@ class Pipeline:
         self.attachment = Attachment(self.handler)
         # Registered now, so that logging.shutdown(), registered before, runs after the drain.
         lifecycle.register_exit(self.listener)
+
+    def set_formatter(self, formatter: logging.Formatter) -> None:
+        """Write lines by ``formatter`` from now on; its ``formatException`` runs where the record is made."""
+        self.sink.setFormatter(formatter)
+        self.handler.setFormatter(formatter)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """See `BatchQueueListener.flush`."""
@@ -111,7 +119,7 @@ class Pipeline:
         return self.stop(timeout)
 
     def _on_close(self) -> None:
-        if lifecycle.exiting():
+        if lifecycle.exiting() or not self.attachment.active:
             return
         # logging.config closes all handlers first, then changes the loggers, all under logging's lock. The repair needs
         # that lock too, so on a thread of its own it comes right after; requests look at the mark as well.
