@@ -117,7 +117,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             self.queue.tally,
             respect_handler_level=self.respect_handler_level,
             pause=self._pause,
-            wait=self._signal.wait,
+            wait=lambda seconds: self._signal.wait(seconds),
         )
 
     def after_fork_in_child(self) -> None:
@@ -150,6 +150,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._stopping = False
         self._give_up(None)
         lifecycle.register_exit(self)
+        self._signal = Signal()  # made together with the thread: gevent may have patched both meanwhile, or neither
         self._thread = threading.Thread(target=self.run, name="flask_asynclog", daemon=True)
         try:
             self._thread.start()

@@ -104,22 +104,27 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     def write_batch(self, lines: Sequence[str]) -> int:
         """Write as many of ``lines`` as go into one write, at least one; returns how many. Raises as `emit_batch`."""
         count, text, size = self._fitting(lines)
-        with self._busy:
-            self._text, self._size, self._error = text, size, None
-            try:
-                self._lock()
-                super().emit(self._carrier)
-                error = self._error
-            except OSError as failure:
-                error = failure
-            finally:
-                self._text = ""
-            if error is not None:
-                self._close_files()  # whatever was wrong with them: the next attempt opens anew
-                raise error
-        if self._close_wanted:
-            self.close()
+        try:
+            with self._busy:
+                self._write(text, size)
+        finally:
+            if self._close_wanted:
+                self._close_if_idle()
         return count
+
+    def _write(self, text: str, size: int) -> None:
+        self._text, self._size, self._error = text, size, None
+        try:
+            self._lock()
+            super().emit(self._carrier)
+            error = self._error
+        except OSError as failure:
+            error = failure
+        finally:
+            self._text = ""
+        if error is not None:
+            self._close_files()  # whatever was wrong with them: the next attempt opens anew
+            raise error
 
     def _fitting(self, lines: Sequence[str]) -> tuple[int, str, int]:
         """How many of ``lines`` one write takes, their text (its last line end is the parent's), their bytes."""
@@ -267,13 +272,17 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     def close(self) -> None:
         """Close log and lock, or have the thread that is writing do so."""
         self._close_wanted = True
-        if self._busy.acquire(blocking=False):
+        self._close_if_idle()
+        # Not the parents' close(): they close files that another thread may be writing to, and take the handler's lock
+        # together with logging's, which a thread that writes must never wait for.
+        logging.Handler.close(self)
+
+    def _close_if_idle(self) -> None:
+        if self._busy.acquire(blocking=False):  # otherwise the writer looks at the wish when it is done
             try:
                 self._close_files()
-                self._close_wanted = False
             finally:
                 self._busy.release()
-            super().close()
 
     def _close_files(self) -> None:
         for file in (self.stream, self.stream_lock):
@@ -282,6 +291,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
                     file.close()
         self.stream = cast(Any, None)
         self.stream_lock = None
+        self._close_wanted = False
 
     def after_fork_in_child(self) -> None:
         """Close the parent's handles without unlocking them; the next batch opens its own."""
