@@ -117,7 +117,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             self.queue.tally,
             respect_handler_level=self.respect_handler_level,
             pause=self._pause,
-            wait=lambda seconds: self._signal.wait(seconds),
+            wait=self._rest,
         )
 
     def after_fork_in_child(self) -> None:
@@ -300,6 +300,10 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """Let the other threads run: longer while there is time, not at all while somebody waits."""
         if not self._wanted():
             time.sleep(0 if self.queue.crowded else SLICE_PAUSE)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait before the next attempt of a write, unless somebody wakes."""
+        self._signal.wait(seconds)
 
     def _wanted(self) -> bool:
         return self._stopping or bool(self._flushes)
