@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
 from time import perf_counter
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Flask, Response, got_request_exception, request
+from flask import Flask, Response, got_request_exception, request, request_finished, request_started
 from werkzeug.wsgi import get_current_url
 
 from flask_asynclog import context
@@ -22,6 +20,9 @@ from flask_asynclog.config import Settings
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import show_error
 from flask_asynclog.report import Once
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _once = Once()
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -47,13 +48,21 @@ class _Exchange:
 
     started: float | None
     request_id: str | None
-    outer_request_id: str | None
+    method: str
+    path: str
+    response: Response | None = None
     error: BaseException | None = None
     responded: bool = False
 
 
 class RequestHooks:
-    """The hooks of one app."""
+    """The hooks of one app.
+
+    The request is begun by `request_started`, which comes before any function that may end it, and by ``before_request``
+    where somebody runs only those. The response is logged at `request_finished`, behind all after_request functions
+    and the saving of the session; where an exception prevents that, in the teardown, and where another
+    teardown function prevents that, around the whole app. Once, whichever comes first.
+    """
 
     def __init__(self, app: Flask, settings: Settings, pipeline: Pipeline, logger: logging.Logger) -> None:
         self._pipeline = pipeline
@@ -64,122 +73,137 @@ class RequestHooks:
         self._environ_header = "HTTP_" + (self._header or "").upper().replace("-", "_")
         self._trust = settings.trust_request_id
         self._key = f"flask_asynclog.exchange.{id(self):x}"
-        # First on the way in, last on the way out: after_request functions run in reverse order.
+        # First on the way in, last on the way out: after_request functions run in reverse order. teardown_request
+        # functions do so too, but there ours is to run early, before another one can prevent it.
         app.before_request(self.before_request)
         _move_to_front(app.before_request_funcs[None])
         app.after_request(self.after_request)
         _move_to_front(app.after_request_funcs[None])
-        # These run in reverse order as well: the record early, before a failing teardown function could prevent it;
-        # the request id goes last, so that the others still log with it.
         app.teardown_request(self.teardown_request)
-        app.teardown_request(self.restore_request_id)
-        _move_to_front(app.teardown_request_funcs[None])
-        got_request_exception.connect(self.note_exception, app)
+        request_started.connect(self.request_started, app)
+        got_request_exception.connect(self.got_request_exception, app)
+        request_finished.connect(self.request_finished, app)
+        self._wsgi_app = app.wsgi_app
+        app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
+
+    def request_started(self, app: Flask, **_: object) -> None:
+        """Begin the exchange; log ``Request GET http://…``."""
+        self.before_request()
 
     @_harmless
     def before_request(self) -> None:
-        """Begin the exchange; log ``Request GET http://…``."""
+        """The same, unless it is begun already."""
+        environ = request.environ
+        if self._key in environ:
+            return
         if self._pipeline.reconfigured:
             self._pipeline.repair()
-        environ = request.environ
-        exchange = environ[self._key] = self._begin(perf_counter())
+        exchange = self._begin(perf_counter())
         if self._log_requests and self._logger.isEnabledFor(logging.INFO):
             self._logger.info(
                 "Request %s %s%s",
-                request.method,
+                exchange.method,
                 get_current_url(environ),
                 _suffix(exchange),
-                extra=_extra(exchange, {"http.request.method": request.method, "url.path": request.path}),
+                extra=_extra(exchange, {}),
             )
 
     @_harmless
     def after_request(self, response: Response) -> Response:
-        """Log ``Response 200 OK …``, echo the request id; the response is returned as it came."""
+        """Echo the request id; the response is returned as it came."""
         exchange = self._exchange()
+        exchange.response = response
         if self._header and exchange.request_id:
             response.headers.setdefault(self._header, exchange.request_id)
-        self._respond(exchange, response.status, response.status_code, _body_size(response))
         return response
 
     @_harmless
-    def teardown_request(self, error: BaseException | None) -> None:
-        """Log the response of a request whose exception left Flask: no after_request function saw it."""
+    def got_request_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
+        """Keep the exception that makes this response a 500; what was the response before is not."""
         exchange = self._exchange()
-        if exchange.responded:
-            return
-        exchange.error = exchange.error or error
-        if exchange.error is None:
-            return  # a context pushed by hand: no request was served
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        raised = exchange.error
-        self._respond(
-            exchange,
-            f"{status.value} {status.phrase.upper()}",
-            status.value,
-            None,
-            (type(raised), raised, raised.__traceback__),
-        )
+        exchange.error, exchange.response = exception, None
 
     @_harmless
-    def restore_request_id(self, error: BaseException | None) -> None:
-        """Give the context its former request id back: none, or that of the request around this one."""
-        exchange = request.environ.get(self._key)
+    def request_finished(self, app: Flask, response: Response, **_: object) -> None:
+        """Log ``Response 200 OK …``."""
+        exchange = self._exchange()
+        exchange.response = response
+        self._respond(exchange)
+
+    @_harmless
+    def teardown_request(self, error: BaseException | None) -> None:
+        """Log the response of a request whose exception left Flask, while its context is still there.
+
+        ``error`` is not looked at: it may be that of a copied context, in a thread that the request outlives.
+        """
+        exchange: _Exchange | None = request.environ.get(self._key)
+        if exchange is not None and exchange.error is not None:
+            self._respond(exchange)
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The app, with an end that nothing prevents: the response is logged, the context has its former id back."""
+        outer_request_id = context.request_id.get()
+        try:
+            return self._wsgi_app(environ, start_response)
+        except BaseException as error:
+            exchange: _Exchange | None = environ.get(self._key)
+            if exchange is not None:
+                exchange.error, exchange.response = exchange.error or error, None
+            raise
+        finally:
+            self._end(environ.get(self._key))
+            context.request_id.set(outer_request_id)
+
+    @_harmless
+    def _end(self, exchange: _Exchange | None) -> None:
         if exchange is not None:
-            context.request_id.set(exchange.outer_request_id)
-
-    @_harmless
-    def note_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
-        """Keep the exception that makes this response a 500."""
-        self._exchange().error = exception
+            self._respond(exchange)
 
     def _begin(self, started: float | None) -> _Exchange:
-        outer = context.request_id.get()
+        environ = request.environ
         request_id = None
         if self._header:
-            claimed = request.environ.get(self._environ_header, "")
+            claimed = environ.get(self._environ_header, "")
             trusted = self._trust and context.well_formed_request_id(claimed)
             request_id = claimed if trusted else context.new_request_id()
             context.request_id.set(request_id)
-        return _Exchange(started, request_id, outer)
+        exchange = environ[self._key] = _Exchange(started, request_id, request.method, request.path)
+        return exchange
 
     def _exchange(self) -> _Exchange:
         exchange: _Exchange | None = request.environ.get(self._key)
-        if exchange is None:  # ended before before_request, by a URL value preprocessor for example
-            exchange = request.environ[self._key] = self._begin(None)
-        return exchange
+        return self._begin(None) if exchange is None else exchange
 
-    def _respond(
-        self,
-        exchange: _Exchange,
-        status: str,
-        code: int,
-        size: int | None,
-        exc_info: tuple[type[BaseException], BaseException, TracebackType | None] | None = None,
-    ) -> None:
+    def _respond(self, exchange: _Exchange) -> None:
         if exchange.responded:
             return
         exchange.responded = True
-        level = logging.INFO if exchange.error is None else logging.ERROR
+        response, error = exchange.response, exchange.error
+        level = logging.INFO if error is None else logging.ERROR
         if not self._log_responses or not self._logger.isEnabledFor(level):
             return
-        fields: dict[str, object] = {
-            "http.request.method": request.method,
-            "url.path": request.path,
-            "http.response.status_code": code,
-        }
-        details = f"{request.method} {request.path}"
+        status, code = (
+            ("500 INTERNAL SERVER ERROR", 500) if response is None else (response.status, response.status_code)
+        )
+        fields: dict[str, object] = {"http.response.status_code": code}
+        details = f"{exchange.method} {exchange.path}"
         if exchange.started is not None:
             duration = perf_counter() - exchange.started
             fields["http.server.request.duration"] = round(duration, 6)
             details += f" {duration * 1000:.2f}ms"
+        size = None if response is None else _body_size(response)
         if size is not None:
             fields["http.response.body.size"] = size
             details += f" {size}B"
         details += _suffix(exchange)
-        if exchange.error is not None:
-            fields["error.type"] = type(exchange.error).__qualname__
-            details += f" {show_error(exchange.error)}"
-        self._logger.log(level, "Response %s %s", status, details, extra=_extra(exchange, fields), exc_info=exc_info)
+        if error is not None:
+            fields["error.type"] = type(error).__qualname__
+            details += f" {show_error(error)}"
+        # Flask logs the traceback of an exception that it answers; of one that leaves it, nobody would.
+        left = error is not None and response is None
+        self._logger.log(
+            level, "Response %s %s", status, details, extra=_extra(exchange, fields), exc_info=error if left else None
+        )
 
 
 def _move_to_front(functions: list[Any]) -> None:
@@ -191,6 +215,8 @@ def _suffix(exchange: _Exchange) -> str:
 
 
 def _extra(exchange: _Exchange, fields: dict[str, object]) -> dict[str, object]:
+    fields["http.request.method"] = exchange.method
+    fields["url.path"] = exchange.path
     if exchange.request_id:
         fields["request_id"] = exchange.request_id
     return fields
