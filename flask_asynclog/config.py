@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from flask_asynclog.formatters import TextFormatter
+from flask_asynclog.records import show
 
 PREFIX = "ASYNCLOG_"
 
@@ -115,9 +116,10 @@ def _path(value: object) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError
     path = os.fspath(cast("str | os.PathLike[str]", value))
-    if type(path) is not str or not os.path.basename(path) or "\0" in path:
+    if not isinstance(path, str) or not os.path.basename(path) or "\0" in path:
         raise ValueError
-    return path
+    os.fsencode(path)  # raises ValueError for what no file can be named
+    return str.__str__(path)
 
 
 def _file_mode(value: object) -> int:
@@ -125,6 +127,16 @@ def _file_mode(value: object) -> int:
     if type(mode) is not int or not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
         raise ValueError
     return mode
+
+
+_FIELD = re.compile(r"%\(\w[\w.]*\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]")
+
+
+class _Sample(dict[str, object]):
+    """The fields of a record; those that only ``extra`` or a filter can bring are numbers, which most formats take."""
+
+    def __missing__(self, name: str) -> object:
+        return 0
 
 
 def _format(value: object) -> str | logging.Formatter:
@@ -135,10 +147,13 @@ def _format(value: object) -> str | logging.Formatter:
     if value in ("text", "json"):
         return value
     if "%(" in value:
+        TextFormatter(value)
+        if "%" in _FIELD.sub("", value.replace("%%", "")):
+            raise ValueError("a % that is no %(name)s field; write %% for the character")
         try:
-            TextFormatter(value)
-        except ValueError as error:
-            raise ValueError(str(error)) from error
+            value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"it fits no record: {error}") from error
         return value
     raise ValueError
 
@@ -253,10 +268,10 @@ class Settings:
         """
         given = {key.removeprefix(PREFIX).lower(): config[key] for key in config if key.startswith(PREFIX)}
         for name in options:
-            if name.startswith(PREFIX):
+            plain = name.removeprefix(PREFIX).lower()
+            if name != plain:
                 raise ConfigError(
-                    f"unknown option {name}={options[name]!r}: options are lower case and without prefix, "
-                    f"{name.removeprefix(PREFIX).lower()}=…"
+                    f"unknown option {name}={_shown(options[name])}: options are lower case and without prefix, {plain}=…"
                 )
         given.update(options)
         table = option_table()
@@ -289,13 +304,17 @@ def _parse(name: str, value: object, table: dict[str, Option]) -> object:
     if option is None:
         close = difflib.get_close_matches(name, table, n=1)
         hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else f"known are {', '.join(table)}."
-        raise ConfigError(f"unknown option {key}={value!r}: {hint}")
+        raise ConfigError(f"unknown option {key}={_shown(value)}: {hint}")
     try:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
         return option.parse(value)
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a strange object does when it is looked at
         reason = f" ({error})" if type(error) is ValueError and str(error) else ""
         raise ConfigError(
-            f"{key}={value!r} ({type(value).__name__}) is not allowed{reason}. Allowed: {option.allowed}."
+            f"{key}={_shown(value)} ({type(value).__name__}) is not allowed{reason}. Allowed: {option.allowed}."
         ) from error
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else show(value)

@@ -5,15 +5,20 @@ Run on the listener's thread (or in the caller of a handler used without a queue
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
 import json
 import logging
 import math
+import pathlib
 import time
-from collections.abc import Mapping
-from typing import Any, cast
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from flask_asynclog.escaping import escape, escape_json
-from flask_asynclog.records import EXCEPTION, STANDARD_ATTRIBUTES, show
+from flask_asynclog.records import DEEPEST, EXCEPTION, STANDARD_ATTRIBUTES, exception_summary, show
 
 try:
     import orjson
@@ -60,9 +65,9 @@ class TextFormatter(logging.Formatter):
         second = int(record.created)
         known, text = self._second
         if known != second:
-            text = time.strftime("%Y-%m-%d %H:%M:%S", self.converter(second))
+            text = time.strftime(self.default_time_format, self.converter(second))
             self._second = (second, text)
-        return f"{text},{int(record.msecs):03d}"
+        return self.default_msec_format % (text, record.msecs) if self.default_msec_format else text
 
 
 class JSONFormatter(logging.Formatter):
@@ -90,8 +95,7 @@ class JSONFormatter(logging.Formatter):
             "process.pid": record.process,
             "thread.name": record.threadName,
         }
-        attributes = record.__dict__
-        exception = attributes.get(EXCEPTION)
+        exception = exception_summary(record)
         if exception is not None:
             fields["exception.type"], fields["exception.message"] = exception
         traceback = exception_text(self, record)
@@ -99,9 +103,11 @@ class JSONFormatter(logging.Formatter):
             fields["exception.stacktrace"] = traceback
         if record.stack_info:
             fields["stack"] = record.stack_info
-        for name, value in attributes.items():
+        for name, value in record.__dict__.items():
             if name not in STANDARD_ATTRIBUTES and name != EXCEPTION:
-                fields[f"extra.{name}" if name in fields else name] = value
+                while name in fields:
+                    name = f"extra.{name}"  # noqa: PLW2901
+                fields[name] = _json_value(value)
         return escape_json(_dumps(fields))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
@@ -130,31 +136,40 @@ def exception_text(formatter: logging.Formatter, record: logging.LogRecord) -> s
 def _dumps(fields: dict[str, object]) -> str:
     if orjson is not None:
         try:
-            return orjson.dumps(fields, default=_show_json, option=orjson.OPT_NON_STR_KEYS).decode()
-        except (TypeError, ValueError):  # lone surrogates, integers beyond 64 bits
+            return orjson.dumps(fields).decode()
+        except TypeError:  # lone surrogates, integers beyond 64 bits
             pass
-    try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_show_json)
-    except (TypeError, ValueError):  # NaN, infinity, keys that JSON has not
-        return json.dumps(_legal_json(fields), ensure_ascii=False, separators=(",", ":"), default=_show_json)
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def _show_json(value: object) -> object:
-    if isinstance(value, str):  # orjson takes no subclasses of str
+def _json_value(value: object, depth: int = 0) -> object:
+    """``value`` in JSON's own types, so that every JSON writer makes the same of it."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, enum.Enum):
         return str(value)
-    if hasattr(value, "isoformat"):
-        return cast(Any, value).isoformat()
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return str(value)
+    if isinstance(value, (decimal.Decimal, uuid.UUID, pathlib.PurePath)):
+        return str(value)
+    if depth < DEEPEST:
+        if isinstance(value, Mapping):
+            items = cast("Mapping[object, object]", value).items()
+            return {_json_key(key): _json_value(item, depth + 1) for key, item in items}
+        if isinstance(value, (list, tuple)):
+            return [_json_value(item, depth + 1) for item in cast("Sequence[object]", value)]
+    return show(cast(object, value))
 
 
-def _legal_json(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        items = cast("Mapping[object, object]", value).items()
-        return {show(key): _legal_json(item) for key, item in items}
-    if isinstance(value, (list, tuple)):
-        return [_legal_json(item) for item in cast("list[object]", value)]
-    return value
+def _json_key(key: object) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    return json.dumps(key) if key is None or isinstance(key, bool) else show(key)

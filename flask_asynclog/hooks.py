@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Flask, Response, got_request_exception, request, request_finished, request_started
+from flask import (
+    Flask,
+    Response,
+    got_request_exception,
+    has_request_context,
+    request,
+    request_finished,
+    request_started,
+)
 from werkzeug.wsgi import get_current_url
 
 from flask_asynclog import context
@@ -48,6 +56,7 @@ class _Exchange:
 
     started: float | None
     request_id: str | None
+    outer_request_id: str | None
     method: str
     path: str
     response: Response | None = None
@@ -58,10 +67,10 @@ class _Exchange:
 class RequestHooks:
     """The hooks of one app.
 
-    The request is begun by `request_started`, which comes before any function that may end it, and by ``before_request``
-    where somebody runs only those. The response is logged at `request_finished`, behind all after_request functions
-    and the saving of the session; where an exception prevents that, in the teardown, and where another
-    teardown function prevents that, around the whole app. Once, whichever comes first.
+    The request is begun by `request_started`, which comes before any function that may end it, and by
+    ``before_request`` where somebody runs only those. The response is logged at `request_finished`, behind all
+    after_request functions and the saving of the session; where an exception prevents that, in the teardown, and
+    where another teardown function prevents that, around the whole app. Once, whichever comes first.
     """
 
     def __init__(self, app: Flask, settings: Settings, pipeline: Pipeline, logger: logging.Logger) -> None:
@@ -73,13 +82,15 @@ class RequestHooks:
         self._environ_header = "HTTP_" + (self._header or "").upper().replace("-", "_")
         self._trust = settings.trust_request_id
         self._key = f"flask_asynclog.exchange.{id(self):x}"
-        # First on the way in, last on the way out: after_request functions run in reverse order. teardown_request
-        # functions do so too, but there ours is to run early, before another one can prevent it.
+        # First on the way in, last on the way out: after_request and teardown functions run in reverse order. In the
+        # teardown the record comes early, before another function can prevent it, and the id goes last.
         app.before_request(self.before_request)
         _move_to_front(app.before_request_funcs[None])
         app.after_request(self.after_request)
         _move_to_front(app.after_request_funcs[None])
         app.teardown_request(self.teardown_request)
+        app.teardown_request(self.restore_request_id)
+        _move_to_front(app.teardown_request_funcs[None])
         request_started.connect(self.request_started, app)
         got_request_exception.connect(self.got_request_exception, app)
         request_finished.connect(self.request_finished, app)
@@ -143,16 +154,25 @@ class RequestHooks:
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with an end that nothing prevents: the response is logged, the context has its former id back."""
         outer_request_id = context.request_id.get()
+        exchange: _Exchange | None
         try:
             return self._wsgi_app(environ, start_response)
         except BaseException as error:
-            exchange: _Exchange | None = environ.get(self._key)
+            exchange = environ.get(self._key)
             if exchange is not None:
                 exchange.error, exchange.response = exchange.error or error, None
             raise
         finally:
             self._end(environ.get(self._key))
-            context.request_id.set(outer_request_id)
+            if not (has_request_context() and request.environ is environ):  # as it is while a body is streamed in it
+                context.request_id.set(outer_request_id)
+
+    @_harmless
+    def restore_request_id(self, error: BaseException | None) -> None:
+        """Give the context its former request id back: none, or that of the request around this one."""
+        exchange: _Exchange | None = request.environ.get(self._key)
+        if exchange is not None:
+            context.request_id.set(exchange.outer_request_id)
 
     @_harmless
     def _end(self, exchange: _Exchange | None) -> None:
@@ -161,13 +181,13 @@ class RequestHooks:
 
     def _begin(self, started: float | None) -> _Exchange:
         environ = request.environ
-        request_id = None
+        request_id, outer_request_id = None, context.request_id.get()
         if self._header:
             claimed = environ.get(self._environ_header, "")
             trusted = self._trust and context.well_formed_request_id(claimed)
             request_id = claimed if trusted else context.new_request_id()
             context.request_id.set(request_id)
-        exchange = environ[self._key] = _Exchange(started, request_id, request.method, request.path)
+        exchange = environ[self._key] = _Exchange(started, request_id, outer_request_id, request.method, request.path)
         return exchange
 
     def _exchange(self) -> _Exchange:
@@ -182,9 +202,9 @@ class RequestHooks:
         level = logging.INFO if error is None else logging.ERROR
         if not self._log_responses or not self._logger.isEnabledFor(level):
             return
-        status, code = (
-            ("500 INTERNAL SERVER ERROR", 500) if response is None else (response.status, response.status_code)
-        )
+        status, code = "500 INTERNAL SERVER ERROR", 500
+        if response is not None:
+            status, code = response.status, response.status_code
         fields: dict[str, object] = {"http.response.status_code": code}
         details = f"{exchange.method} {exchange.path}"
         if exchange.started is not None:

@@ -14,7 +14,7 @@ import pathlib
 import uuid
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from werkzeug.local import LocalProxy
 
@@ -46,10 +46,20 @@ STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
     "taskName",
 }
 
-#: Attribute of a snapshot: (type name, text) of the exception whose traceback is in ``exc_text``.
-EXCEPTION = "_exception"
+#: Attribute of a snapshot: the summary of the exception whose traceback is in ``exc_text``.
+EXCEPTION = "_asynclog_exception"
 
-_DEEPEST = 8
+
+class ExceptionSummary(NamedTuple):
+    """What a traceback's text does not tell apart."""
+
+    type: str
+    message: str
+
+
+#: Levels of nesting that a value may have.
+DEEPEST = 8
+
 _plain_formatter = logging.Formatter()
 
 
@@ -68,14 +78,23 @@ def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = No
     if record.exc_info:
         fields.update(_exception_fields(record, formatter or _plain_formatter))
     for name in fields.keys() - STANDARD_ATTRIBUTES:
-        if type(fields[name]) not in _IMMUTABLE:
+        if type(fields[name]) not in _IMMUTABLE and name != EXCEPTION:
             fields[name] = freeze(fields[name])
     request_id = context.request_id.get()
     if request_id is not None:
         fields.setdefault("request_id", request_id)
     copied: logging.LogRecord = object.__new__(type(record))
     copied.__dict__.update(fields)
+    if type(record) is not logging.LogRecord:
+        _copy_slots(record, copied)
     return copied
+
+
+def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:
+    for cls in type(record).__mro__:
+        for name in cls.__dict__.get("__slots__", ()):
+            if hasattr(record, name):
+                setattr(copied, name, freeze(getattr(record, name)))
 
 
 def _all_immutable(args: object) -> bool:
@@ -120,10 +139,21 @@ def _exception_fields(record: logging.LogRecord, formatter: logging.Formatter) -
     except Exception as error:
         text = f"{show(exc_info[1])} [traceback not formatted: {show_error(error)}]"
     fields: dict[str, object] = {"exc_info": None, "exc_text": text}
-    value = exc_info[1]
-    if value is not None:
-        fields[EXCEPTION] = (type(value).__qualname__, show_error(value).partition(": ")[2])
+    summary = exception_summary(record)
+    if summary is not None:
+        fields[EXCEPTION] = summary
     return fields
+
+
+def exception_summary(record: logging.LogRecord) -> ExceptionSummary | None:
+    """Type and message of the record's exception, of a snapshot or not; ``None`` without one."""
+    kept = record.__dict__.get(EXCEPTION)
+    if isinstance(kept, ExceptionSummary):
+        return kept
+    value = record.exc_info[1] if record.exc_info else None
+    if value is None:
+        return None
+    return ExceptionSummary(type(value).__qualname__, show_error(value).partition(": ")[2])
 
 
 def freeze(value: object, depth: int = 0) -> object:
@@ -136,11 +166,11 @@ def freeze(value: object, depth: int = 0) -> object:
     if isinstance(value, LocalProxy):
         try:
             value = cast(Any, value)._get_current_object()
-        except RuntimeError as error:  # outside its context
+        except Exception as error:  # outside its context, as a rule
             return f"<unbound: {show_error(error).splitlines()[0]}>"
     if isinstance(value, _VALUES):
         return value
-    if depth >= _DEEPEST:
+    if depth >= DEEPEST:
         return "…"
     try:
         if isinstance(value, Mapping):
