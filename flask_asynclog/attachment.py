@@ -6,89 +6,136 @@ Runs where logging is configured: at start-up, and after a later `logging.config
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from flask_asynclog.queuehandler import AsyncQueueHandler
+
+
+@dataclass(slots=True)
+class _Level:
+    """A level set here, until the last attachment that needs it goes."""
+
+    before: int
+    ours: int
+    needed_by: set[Attachment] = field(default_factory=set["Attachment"])
+
+
+#: By logger, for the whole process: root may carry the handlers of several files.
+_levels: dict[logging.Logger, _Level] = {}
+
+
+class ReconfigurationWatch(logging.Handler):
+    """On no logger: `logging.config` closes all handlers that `logging` knows before it configures, this one too."""
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_close = on_close
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never called."""
+
+    def close(self) -> None:
+        """Tell. A new watch is needed afterwards: `logging` forgets what it has closed."""
+        super().close()
+        self._on_close()
 
 
 class Attachment:
     """One handler on a set of loggers: at most once on the way of any record.
 
-    Loggers that nobody named are not touched, but for the logger of the request records, which has to lead to the
-    handler and let its level through.
+    Loggers that nobody named are not touched, but for that of the request records, which has to lead to the handler
+    and let its level through, and ``app.logger``, which a later configuration must not leave disabled.
+
+    :param on_reconfigured: called when `logging` is configured again, under its lock and before it is done.
     """
 
-    def __init__(self, handler: logging.Handler) -> None:
+    def __init__(self, handler: AsyncQueueHandler, on_reconfigured: Callable[[], None]) -> None:
         self.handler = handler
-        self._names: list[str] = []
-        self._request_loggers: list[str] = []
-        self._levels_before: dict[str, tuple[int, int]] = {}
+        self._on_reconfigured = on_reconfigured
+        self._watch: ReconfigurationWatch | None = None
+        self._named: list[logging.Logger] = []
+        self._request_loggers: list[logging.Logger] = []
+        self._watched: list[logging.Logger] = []
 
-    @property
-    def active(self) -> bool:
-        """Whether there are loggers to look after."""
-        return bool(self._names or self._request_loggers)
-
-    def attach(self, names: Iterable[str], request_logger: str | None) -> None:
+    def attach(self, names: Iterable[str], request_logger: logging.Logger | None, app_logger: logging.Logger) -> None:
         """Add the handler to the loggers ``names``, and to ``request_logger`` unless one of them is above it.
 
         A logger left unset gets the handler's level. Root counts as unset at its default, WARNING, while it has
-        no handlers but pytest's: whoever configures root adds one.
+        no handlers but ours and pytest's: whoever configures root adds one.
         """
-        self._names = sorted({*self._names, *names}, key=lambda name: (name != "", name.count("."), name))
+        named = {*self._named, *map(logging.getLogger, names)}
+        self._named = sorted(named, key=lambda logger: len(list(_way_up(logger))))  # from root down
         if request_logger is not None and request_logger not in self._request_loggers:
             self._request_loggers.append(request_logger)
+        self._watched = list(dict.fromkeys([*self._named, *self._request_loggers, *self._watched, app_logger]))
         self._apply()
+        self._watch_on()
 
     def detach(self) -> None:
         """Take the handler off again, and give back the levels that were set here."""
-        for name in {*self._names, *self._request_loggers}:
-            logger = logging.getLogger(name)
+        self._watch_off()
+        for logger in self._watched:
             logger.removeHandler(self.handler)
-            before, ours = self._levels_before.pop(name, (logger.level, logger.level))
-            if logger.level == ours:
-                logger.setLevel(before)
-        self._names.clear()
-        self._request_loggers.clear()
+            level = _levels.get(logger)
+            if level is not None:
+                level.needed_by.discard(self)
+                if not level.needed_by:
+                    del _levels[logger]
+                    if logger.level == level.ours:
+                        logger.setLevel(level.before)
+        self._named, self._request_loggers, self._watched = [], [], []
 
     def repair(self) -> list[str]:
         """Undo what a later configuration did to the loggers above; returns what was mended, for people."""
-        mended = [
-            f"logger {name or 'root'!r} was disabled"
-            for name in dict.fromkeys([*self._names, *self._request_loggers])
-            if _enable(logging.getLogger(name))
-        ]
-        mended += [f"the handler was gone from logger {name or 'root'!r}" for name in self._apply()]
-        return mended
+        if self._watch is None:  # detached meanwhile
+            return []
+        self._watch_on()
+        mended: list[str] = []
+        for logger in self._watched:
+            if logger.disabled:
+                logger.disabled = False
+                mended.append(f"logger {logger.name!r} was disabled")
+        return mended + [f"the handler was gone from logger {logger.name!r}" for logger in self._apply()]
 
     def covers(self, logger: logging.Logger) -> bool:
         """Whether records of ``logger`` come to the handler."""
         return any(self.handler in above.handlers for above in _way_up(logger))
 
-    def _apply(self) -> list[str]:
-        added: list[str] = []
-        for name in self._names:
-            logger = logging.getLogger(name)
-            if _is_unset(logger, self.handler):
+    def _apply(self) -> list[logging.Logger]:
+        """Put handler and levels where they belong; returns the loggers that the handler was added to."""
+        added: list[logging.Logger] = []
+        for logger in [*self._named, *self._request_loggers]:
+            if logger in self._named and _is_unset(logger):
                 self._set_level(logger)
-            if self._add_to(logger):
-                added.append(name)
-        for name in self._request_loggers:
-            logger = logging.getLogger(name)
-            if self._add_to(logger):
-                added.append(name)
+            if any(self.handler in above.handlers for above in _way_up(logger) if above is not logger):
+                logger.removeHandler(self.handler)  # named before the one above it was
+            elif self.handler not in logger.handlers:
+                logger.addHandler(self.handler)
+                added.append(logger)
+        for logger in self._request_loggers:
             if logger.level == logging.NOTSET and not logger.isEnabledFor(self.handler.level):
                 self._set_level(logger)
         return added
 
-    def _add_to(self, logger: logging.Logger) -> bool:
-        if self.covers(logger):
-            return False
-        logger.addHandler(self.handler)
-        return True
-
     def _set_level(self, logger: logging.Logger) -> None:
-        name = "" if logger is logging.getLogger() else logger.name
-        self._levels_before.setdefault(name, (logger.level, self.handler.level))
-        logger.setLevel(self.handler.level)
+        level = _levels.get(logger)
+        if level is None or logger.level != level.ours:
+            level = _levels[logger] = _Level(logger.level, self.handler.level)
+            logger.setLevel(self.handler.level)
+        level.needed_by.add(self)
+
+    def _watch_on(self) -> None:
+        old, self._watch = self._watch, ReconfigurationWatch(self._on_reconfigured)
+        self.handler.on_close = self._on_reconfigured  # basicConfig(force=True) closes root's handlers only
+        if old is not None:
+            logging.Handler.close(old)
+
+    def _watch_off(self) -> None:
+        old, self._watch = self._watch, None
+        self.handler.on_close = None
+        if old is not None:
+            logging.Handler.close(old)
 
 
 def _way_up(logger: logging.Logger) -> Iterator[logging.Logger]:
@@ -99,14 +146,13 @@ def _way_up(logger: logging.Logger) -> Iterator[logging.Logger]:
         above = above.parent if above.propagate else None
 
 
-def _is_unset(logger: logging.Logger, ours: logging.Handler) -> bool:
+def _is_unset(logger: logging.Logger) -> bool:
+    level = _levels.get(logger)
+    if level is not None and logger.level == level.ours:
+        return True  # by another file's attachment, which needs it as this one does
     if logger is not logging.getLogger():
         return logger.level == logging.NOTSET
     return logger.level == logging.WARNING and all(
-        handler is ours or type(handler).__module__.startswith("_pytest.") for handler in logger.handlers
+        isinstance(handler, AsyncQueueHandler) or type(handler).__module__.startswith("_pytest.")
+        for handler in logger.handlers
     )
-
-
-def _enable(logger: logging.Logger) -> bool:
-    was_disabled, logger.disabled = logger.disabled, False
-    return was_disabled

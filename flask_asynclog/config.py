@@ -116,7 +116,7 @@ def _path(value: object) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError
     path = os.fspath(cast("str | os.PathLike[str]", value))
-    if not isinstance(path, str) or not os.path.basename(path) or "\0" in path:
+    if not isinstance(cast(object, path), str) or not os.path.basename(path) or "\0" in path:
         raise ValueError
     os.fsencode(path)  # raises ValueError for what no file can be named
     return str.__str__(path)
@@ -151,7 +151,7 @@ def _format(value: object) -> str | logging.Formatter:
         if "%" in _FIELD.sub("", value.replace("%%", "")):
             raise ValueError("a % that is no %(name)s field; write %% for the character")
         try:
-            value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
+            _ = value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
         except (TypeError, ValueError) as error:
             raise ValueError(f"it fits no record: {error}") from error
         return value
@@ -271,7 +271,8 @@ class Settings:
             plain = name.removeprefix(PREFIX).lower()
             if name != plain:
                 raise ConfigError(
-                    f"unknown option {name}={_shown(options[name])}: options are lower case and without prefix, {plain}=…"
+                    f"unknown option {name}={_shown(options[name])}: options are lower case and without prefix, "
+                    f"{plain}=…"
                 )
         given.update(options)
         table = option_table()

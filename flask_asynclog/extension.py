@@ -49,7 +49,7 @@ class AppState:
         """Put handler and hooks in place."""
         settings = self.settings
         logger = app.logger if settings.request_logger is None else logging.getLogger(settings.request_logger)
-        pipeline.attachment.attach(settings.loggers, logger.name if settings.request_events else None)
+        pipeline.attachment.attach(settings.loggers, logger if settings.request_events else None, app.logger)
         if default_handler in app.logger.handlers and pipeline.attachment.covers(app.logger):
             app.logger.removeHandler(default_handler)
             self._removed_default_from = app.logger

@@ -166,7 +166,7 @@ def _json_value(value: object, depth: int = 0) -> object:
             return {_json_key(key): _json_value(item, depth + 1) for key, item in items}
         if isinstance(value, (list, tuple)):
             return [_json_value(item, depth + 1) for item in cast("Sequence[object]", value)]
-    return show(cast(object, value))
+    return show(value)
 
 
 def _json_key(key: object) -> str:

@@ -16,7 +16,6 @@ from flask import (
     Flask,
     Response,
     got_request_exception,
-    has_request_context,
     request,
     request_finished,
     request_started,
@@ -164,8 +163,7 @@ class RequestHooks:
             raise
         finally:
             self._end(environ.get(self._key))
-            if not (has_request_context() and request.environ is environ):  # as it is while a body is streamed in it
-                context.request_id.set(outer_request_id)
+            context.request_id.set(outer_request_id)
 
     @_harmless
     def restore_request_id(self, error: BaseException | None) -> None:

@@ -55,8 +55,8 @@ class Pipeline:
         self.settings = settings
         #: Apps that share this pipeline.
         self.users = 0
-        #: Set when `logging.config` closed the handler: what it did to the loggers is to be looked at.
-        self.reconfigured = False
+        self._reconfigurations = 0
+        self._repaired = 0
         self._reconfiguration_said = False
         self.sink = BatchRotatingFileHandler(
             path,
@@ -78,14 +78,13 @@ class Pipeline:
         self.handler = AsyncQueueHandler(self.queue)
         self.handler.setLevel(settings.level)
         self.set_formatter(_formatter(settings.format))
-        self.handler.on_close = self._on_close
         self.listener = BatchQueueListener(
             self.queue,
             *sinks,
             flush_interval=settings.flush_interval,
             shutdown_timeout=settings.shutdown_timeout,
         )
-        self.attachment = Attachment(self.handler)
+        self.attachment = Attachment(self.handler, self._on_reconfigured)
         # Registered now, so that logging.shutdown(), registered before, runs after the drain.
         lifecycle.register_exit(self.listener)
 
@@ -113,26 +112,31 @@ class Pipeline:
         self.users -= 1
         if self.users <= 0:
             self.attachment.detach()
-            self.handler.on_close = None
             self.handler.close()
             _pipelines.pop(self.path, None)
         return self.stop(timeout)
 
-    def _on_close(self) -> None:
-        if lifecycle.exiting() or not self.attachment.active:
+    def _on_reconfigured(self) -> None:
+        if lifecycle.exiting():
             return
         # logging.config closes all handlers first, then changes the loggers, all under logging's lock. The repair needs
         # that lock too, so on a thread of its own it comes right after; requests look at the mark as well.
-        self.reconfigured = True
+        self._reconfigurations += 1
         try:
             threading.Thread(target=self.repair, name="flask_asynclog-repair", daemon=True).start()
         except RuntimeError:  # the interpreter is about to end: nothing will be logged
             return
 
+    @property
+    def reconfigured(self) -> bool:
+        """Whether `logging` was configured again, and what that did to the loggers is still to be mended."""
+        return self._reconfigurations != self._repaired
+
     def repair(self) -> None:
         """Mend what a later ``dictConfig``, ``fileConfig`` or ``basicConfig(force=True)`` undid; say so once."""
-        self.reconfigured = False
+        seen = self._reconfigurations
         mended = self.attachment.repair()
+        self._repaired = seen
         if not mended or self._reconfiguration_said:
             return
         self._reconfiguration_said = True
