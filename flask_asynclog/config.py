@@ -290,8 +290,12 @@ class Settings:
         return [
             PREFIX + name.upper()
             for name, option in option_table().items()
-            if option.shared and name != "filename" and getattr(self, name) != getattr(other, name)
+            if option.shared and name != "filename" and _disagree(getattr(self, name), getattr(other, name))
         ]
+
+
+def _disagree(mine: object, theirs: object) -> bool:
+    return mine != theirs and mine is not None and theirs is not None  # None leaves it to the other
 
 
 def option_table() -> dict[str, Option]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from typing import Any
@@ -91,9 +90,9 @@ class AsyncLog:
                 "options in that call or in app.config"
             )
         settings = Settings.load(app.config, {**self._options, **options})
-        if settings.console is None:
-            settings = dataclasses.replace(settings, console=app.debug or _stderr_is_terminal())
-        pipeline = open_pipeline(settings) if settings.enabled else None
+        pipeline = None
+        if settings.enabled:
+            pipeline = open_pipeline(settings, console=app.debug or _stderr_is_terminal())
         state = AppState(settings, pipeline)
         if pipeline is not None:
             state.attach(app, pipeline)

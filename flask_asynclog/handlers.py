@@ -6,7 +6,6 @@ one.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from typing import Any
@@ -43,7 +42,7 @@ class AsyncRotatingFileHandler(logging.Handler):
             if option is not None and not option.shared:
                 raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
         settings = Settings.load({}, {"filename": filename, **options})
-        self._pipeline = open_pipeline(dataclasses.replace(settings, console=bool(settings.console)), any_level=True)
+        self._pipeline = open_pipeline(settings, console=False, any_level=True)
         self._closed_once = False
         if "level" in options:
             self.setLevel(settings.level)

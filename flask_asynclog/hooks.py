@@ -162,7 +162,7 @@ class RequestHooks:
                 exchange.error, exchange.response = exchange.error or error, None
             raise
         finally:
-            self._end(environ.get(self._key))
+            self.finish_request(environ.get(self._key))
             context.request_id.set(outer_request_id)
 
     @_harmless
@@ -173,7 +173,8 @@ class RequestHooks:
             context.request_id.set(exchange.outer_request_id)
 
     @_harmless
-    def _end(self, exchange: _Exchange | None) -> None:
+    def finish_request(self, exchange: _Exchange | None) -> None:
+        """Log the response if nothing else has."""
         if exchange is not None:
             self._respond(exchange)
 

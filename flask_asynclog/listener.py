@@ -5,6 +5,7 @@ All handlers of a listener run on its thread, one batch at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import math
@@ -58,10 +59,10 @@ class _Flush:
 
     __slots__ = ("complete", "done", "failed_before", "mark")
 
-    def __init__(self) -> None:
+    def __init__(self, failed_before: int) -> None:
         self.done = Signal()
         self.mark: tuple[int, int] | None = None
-        self.failed_before = 0
+        self.failed_before = failed_before
         self.complete = False
 
 
@@ -173,15 +174,16 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """
         if self.queue.consumer == threading.get_ident():
             return False
-        if self.queue.tally.pending == 0:
+        if self.queue.idle:
             return True
-        flush = _Flush()
+        flush = _Flush(self.queue.tally.failed)
         self._flushes.append(flush)
-        self.wake()
-        if not self.running:
-            self.drain()
-            if self.queue.tally.pending == 0:
-                return True
+        if self.running or len(self.queue):
+            self.wake()
+        if not self.running:  # nothing to do, or done in this thread
+            with contextlib.suppress(ValueError):
+                self._flushes.remove(flush)
+            return self.queue.pending == 0
         flush.done.wait(timeout)
         return flush.complete
 
@@ -193,14 +195,16 @@ class BatchQueueListener(logging.handlers.QueueListener):
     def stop(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Drain, then end the thread. Idempotent; the next record starts it again.
 
-        :param timeout: longest wait in seconds; what is not written by then is counted as failed. ``None``: no limit.
+        :param timeout: longest wait in seconds; what is not written by then is counted as failed and said
+            on stderr. ``None``: no limit.
         :returns: whether everything was drained in time.
         """
-        thread = self._thread
+        while (thread := self._thread) is not None and thread.ident is None:
+            time.sleep(0.001)  # another thread is about to start it
         if thread is None:
             if len(self.queue):
                 self.drain()
-            return self.queue.tally.pending == 0
+            return self.queue.pending == 0
         if thread is threading.current_thread():
             return False
         failed_before = self.queue.tally.failed
@@ -208,15 +212,14 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._give_up(None if timeout is None else time.monotonic() + timeout - min(0.2, timeout / 10))
         self.enqueue_sentinel()
         thread.join(timeout)
-        return not thread.is_alive() and self.queue.tally.failed == failed_before
+        left = self.queue.tally.failed - failed_before + (self.queue.pending if thread.is_alive() else 0)
+        if left:
+            say(f"{left} records were not written within {timeout} s, the time to drain at exit or in stop()")
+        return not left
 
     def at_exit(self) -> None:
-        """Drain within ``shutdown_timeout``; say what is left."""
-        tally = self.queue.tally
-        failed_before = tally.failed
-        if not self.stop(self.shutdown_timeout):
-            lost = tally.pending + tally.failed - failed_before
-            say(f"{lost} records were not written within {self.shutdown_timeout} s of the end of this process")
+        """Drain within ``shutdown_timeout``."""
+        self.stop(self.shutdown_timeout)
 
     def drain(self) -> None:
         """Drain in the calling thread, for when no thread can run any more. Bounded: a second per broken sink."""
@@ -224,6 +227,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         while len(queue) and self._draining.acquire(blocking=False):
             try:
                 queue.consumer = threading.get_ident()
+                queue.working()
                 self._stopping = True
                 self._give_up(time.monotonic() + DRAIN_PATIENCE)
                 while batch := queue.take(BATCH_RECORDS):
@@ -314,7 +318,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         for _ in range(len(self._flushes)):
             flush = self._flushes.popleft()
             if flush.mark is None:
-                flush.mark, flush.failed_before = queue.mark(), queue.tally.failed
+                flush.mark = queue.mark()
             if queue.passed(flush.mark):
                 flush.complete = queue.tally.failed == flush.failed_before
                 flush.done.set()
@@ -335,6 +339,6 @@ class BatchQueueListener(logging.handlers.QueueListener):
         due = self._drop_report.due(final=final)
         if due != 0:
             return due
-        self.queue.tally.accepted.tick()
+        self.queue.tally.reports += 1
         self._delivery.deliver([self._drop_report.record()])
         return None

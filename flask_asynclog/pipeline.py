@@ -20,10 +20,11 @@ from flask_asynclog.stats import Stats
 _pipelines: dict[str, Pipeline] = {}
 
 
-def open_pipeline(settings: Settings, *, any_level: bool = False) -> Pipeline:
+def open_pipeline(settings: Settings, *, console: bool, any_level: bool = False) -> Pipeline:
     """The pipeline to ``settings.filename`` of this process; made, and its file checked, when there is none yet.
 
-    ``any_level``: for a handler with a level of its own.
+    :param console: whether to write to stderr as well where the settings leave it open.
+    :param any_level: for a handler with a level of its own.
 
     :raises ConfigError: if the file cannot be used, or is in use with other settings.
     """
@@ -31,7 +32,7 @@ def open_pipeline(settings: Settings, *, any_level: bool = False) -> Pipeline:
     path = os.path.join(os.path.realpath(directory), name)
     pipeline = _pipelines.get(path)
     if pipeline is None:
-        pipeline = _pipelines.setdefault(path, Pipeline(path, settings))
+        pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console))
     different = pipeline.settings.differences(settings)
     if any_level:
         different = [key for key in different if key != f"{PREFIX}LEVEL"]
@@ -50,7 +51,7 @@ class Pipeline:
     Nothing runs until the first record. A forked child keeps the pipeline, with an empty queue and no thread.
     """
 
-    def __init__(self, path: str, settings: Settings) -> None:
+    def __init__(self, path: str, settings: Settings, console: bool) -> None:
         self.path = path
         self.settings = settings
         #: Apps that share this pipeline.
@@ -70,10 +71,10 @@ class Pipeline:
         except OSError as error:
             raise ConfigError(_what_to_do(path, error)) from error
         sinks: list[logging.Handler] = [self.sink]
-        if settings.console:
-            console = ConsoleHandler()
-            console.setFormatter(TextFormatter())
-            sinks.insert(0, console)  # before the file, whose retries may take long
+        if console if settings.console is None else settings.console:
+            stderr = ConsoleHandler()
+            stderr.setFormatter(TextFormatter())
+            sinks.insert(0, stderr)  # before the file, whose retries may take long
         self.queue = RecordQueue(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.handler = AsyncQueueHandler(self.queue)
         self.handler.setLevel(settings.level)
@@ -105,7 +106,7 @@ class Pipeline:
 
     def stats(self) -> Stats:
         """The counters of this moment."""
-        return self.queue.tally.snapshot()
+        return self.queue.stats()
 
     def release(self, timeout: float | None = None) -> bool:
         """One app is done with the pipeline: stop it, and undo it when that was the last one."""
@@ -165,10 +166,11 @@ def _formatter(given: str | logging.Formatter) -> logging.Formatter:
 def _what_to_do(path: str, error: OSError) -> str:
     about = error.filename or path
     if os.path.islink(about):
-        reason, remedy = "is a symbolic link", "links are not followed: name the real file, or remove the link"
+        reason, remedy = "is a symbolic link", "Links are not followed: name the real file, or remove the link"
     elif isinstance(error, PermissionError):
         reason = f"is not writable for user id {os.geteuid()}"
-        remedy = f"give this user write permission for {os.path.dirname(path)} and the files in it"
+        remedy = f"Give this user write permission for {os.path.dirname(path)} and the files in it"
     else:
-        reason, remedy = str(error.strerror or error), "mend that"
+        reason = f"gives the error {error.strerror or error}"
+        remedy = "See to it that a file can be made and locked there"
     return f"{PREFIX}FILENAME={path!r} cannot be used: {about} {reason}. {remedy}, or set {PREFIX}FILENAME elsewhere."

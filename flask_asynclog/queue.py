@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 
-from flask_asynclog.stats import Tally
+from flask_asynclog.stats import Counter, Stats, Tally
 
 #: Share of the queue open to records below WARNING: rsyslog and Logback draw the line in the same region.
 ORDINARY_SHARE = 0.8
@@ -67,6 +67,7 @@ class RecordQueue:
     def reset(self) -> None:
         """Start empty, with counters at zero and no listener at work."""
         self.tally = Tally()
+        self._tickets = Counter()
         self.urgent = False
         #: Thread that drains.
         self.consumer: int | None = None
@@ -87,7 +88,7 @@ class RecordQueue:
         """Accept ``record``, or drop one as the policy says. Waits under ``block`` only."""
         levelno = record.levelno
         tally = self.tally
-        ticket = tally.accepted.tick()
+        ticket = self._tickets.tick()
         waiting = len(self._ordinary) + len(self._important)
         important = levelno >= logging.WARNING
         if self.consumer == get_ident() and not self._accept_own():
@@ -100,10 +101,19 @@ class RecordQueue:
         if waiting >= self._wake_at or levelno >= self.flush_level:
             self._wake(levelno)
 
+    @property
+    def pending(self) -> int:
+        """Records whose outcome is not known yet."""
+        return self.stats().pending
+
+    def stats(self) -> Stats:
+        """The counters of this moment. Any thread."""
+        return self.tally.snapshot(lambda: self._taken_ordinary + self._taken_important + len(self))
+
     def refuse(self, levelno: int, reason: str) -> None:
         """Count a record that cannot be taken at all."""
-        self.tally.accepted.tick()
         self.tally.drops.tick(reason, levelno)
+        self._wake(levelno)
 
     def _accept_own(self) -> bool:
         # Logged by the thread that drains: a finalizer's word that came at this moment is welcome. A sink that logs
@@ -120,12 +130,10 @@ class RecordQueue:
             lane = self._ordinary
             if important and not lane:
                 lane = self._important
-            try:
-                _, victim = lane.popleft()
-            except IndexError:
-                # Nothing below WARNING to give way; or the listener has just emptied the lane.
+            victim = _popleft(lane)
+            if victim is None:  # nothing below WARNING to give way; or the listener has just emptied the lane
                 return len(self) < (self.size if important else self._ordinary_size)
-            self.tally.drops.tick("queue_full", victim.levelno)
+            self.tally.drops.tick("queue_full", victim[1].levelno)
             return True
         if self.overflow == "block" and self.consumer != get_ident():
             return self._wait_for_room(self.size if important else self._ordinary_size)
@@ -165,6 +173,11 @@ class RecordQueue:
         self._wake_at = _NEVER
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not len(self) and self._wake_at == 0  # in this order: it sleeps only when what it took is settled
+
+    @property
     def crowded(self) -> bool:
         """Whether half of the queue is taken."""
         return len(self) >= self._half
@@ -174,31 +187,44 @@ class RecordQueue:
         self.urgent = False
         ordinary, important = self._ordinary, self._important
         taken: list[logging.LogRecord] = []
-        try:
-            while len(taken) < most:
-                # The order of these two lines keeps each thread's records in order: whatever a thread put into
-                # the important lane before one of these `waiting` records is in that lane by now.
-                waiting = len(ordinary)
-                if not important:
-                    count = min(waiting, most - len(taken))
-                    if not count:
-                        break
-                    for _ in range(count):
-                        taken.append(ordinary.popleft()[1])
-                        self._taken_ordinary += 1
-                elif ordinary and ordinary[0][0] < important[0][0]:
-                    taken.append(ordinary.popleft()[1])
-                    self._taken_ordinary += 1
-                else:
-                    taken.append(important.popleft()[1])
-                    self._taken_important += 1
-        except IndexError:
-            # A caller's drop_old emptied a lane between look and take: the next call sees what is left.
-            pass
+        while len(taken) < most:
+            before = len(taken)
+            # Ordinary records with a ticket below this one go first. Read before the important lane: whatever a thread
+            # put there before a record with such a ticket is in that lane by now.
+            bound = self._tickets.value
+            head = _head(important)
+            while len(taken) < most and (record := self._pop_ordinary(bound if head is None else head)) is not None:
+                taken.append(record)
+            if head is not None and len(taken) < most and (record := self._pop_important(head)) is not None:
+                taken.append(record)
+            if len(taken) == before and not ordinary and not important:
+                break
         own = min(self._own_waiting, len(taken))
         self._own_waiting -= own
         self._own_allowed = min(OWN_RECORDS, self._own_allowed + len(taken) - own)
         return taken
+
+    def _pop_ordinary(self, bound: int) -> logging.LogRecord | None:
+        """The oldest record of its lane, if its ticket is below ``bound``."""
+        entry = _popleft(self._ordinary)
+        if entry is None:
+            return None
+        if entry[0] >= bound:
+            self._ordinary.appendleft(entry)
+            return None
+        self._taken_ordinary += 1
+        return entry[1]
+
+    def _pop_important(self, ticket: int) -> logging.LogRecord | None:
+        """The oldest record of its lane, if it is the one with this ``ticket``: a caller may have dropped that."""
+        entry = _popleft(self._important)
+        if entry is None:
+            return None
+        if entry[0] != ticket:
+            self._important.appendleft(entry)
+            return None
+        self._taken_important += 1
+        return entry[1]
 
     def mark(self) -> tuple[int, int]:
         """A mark behind all records that wait now, for `passed`."""
@@ -213,3 +239,20 @@ class RecordQueue:
         return (self._taken_ordinary >= ordinary or not self._ordinary) and (
             self._taken_important >= important or not self._important
         )
+
+
+# Between a look at a lane and the use of what was seen, a caller's drop_old may empty it.
+
+
+def _head(lane: _Lane) -> int | None:
+    try:
+        return lane[0][0]
+    except IndexError:
+        return None
+
+
+def _popleft(lane: _Lane) -> tuple[int, logging.LogRecord] | None:
+    try:
+        return lane.popleft()
+    except IndexError:
+        return None

@@ -1,15 +1,15 @@
 """Counters of one queue and the law that ties them.
 
 ``accepted = written + dropped + failed + pending``, in every process, at every moment. Callers' threads count
-``accepted`` and ``dropped``; ``written``, ``failed``, ``batches`` and ``retries`` have a single writer, the
-thread that drains.
+``dropped``; ``written``, ``failed``, ``batches`` and ``retries`` have a single writer, the thread that drains;
+what is pending is where it is, in the queue or in the batch under way.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -61,17 +61,19 @@ class Drops:
 
 
 class Tally:
-    """The live counters of one queue in one process."""
+    """What became of the records of one queue in one process, but for those that still wait in it."""
 
-    __slots__ = ("accepted", "batches", "drops", "failed", "retries", "written")
+    __slots__ = ("_accepted", "batches", "drops", "failed", "reports", "retries", "written")
 
     def __init__(self) -> None:
-        self.accepted = Counter()
         self.drops = Drops()
+        #: Records that the listener made itself, about drops.
+        self.reports = 0
         self.written = 0
         self.failed = 0
         self.batches = 0
         self.retries = 0
+        self._accepted = 0
 
     def settle(self, written: int, failed: int) -> None:
         """Count the outcome of one batch. Only the thread that drains calls this."""
@@ -79,27 +81,26 @@ class Tally:
         self.failed += failed
         self.batches += 1
 
-    @property
-    def pending(self) -> int:
-        """Records accepted whose outcome is not known yet: in the queue or in the batch under way."""
-        settled = self.written + self.failed + self.drops.total()
-        return self.accepted.value - settled  # accepted is read last, so this is never negative
+    def snapshot(self, entered: Callable[[], int]) -> Stats:
+        """A `Stats` of this moment; ``entered`` tells how many records are in the queue or were taken out of it.
 
-    def snapshot(self) -> Stats:
-        """A `Stats` of this moment. The law holds in it whatever the other threads do meanwhile."""
+        A record is counted where it is: dropped, waiting, taken, settled. So none can be accepted and then be missing,
+        whatever interrupts a caller. One that is just on its way from one place to the next may be seen nowhere for
+        that moment; no count goes back for it.
+        """
         written, failed = self.written, self.failed
         by_reason: dict[str, dict[str, int]] = {}
         dropped = 0
         for (reason, levelno), count in self.drops.counts().items():
             by_reason.setdefault(reason, {})[logging.getLevelName(levelno)] = count
             dropped += count
-        accepted = self.accepted.value
+        self._accepted = max(self._accepted, entered() + self.reports + dropped)
         return Stats(
-            accepted=accepted,
+            accepted=self._accepted,
             written=written,
             dropped=dropped,
             failed=failed,
-            pending=accepted - written - dropped - failed,
+            pending=self._accepted - written - dropped - failed,
             batches=self.batches,
             retries=self.retries,
             dropped_by=by_reason,
@@ -110,7 +111,8 @@ class Tally:
 class Stats:
     """What became of the records of this process since it started (or was forked).
 
-    ``accepted = written + dropped + failed + pending`` always holds. All counts are records but the last two.
+    ``accepted = written + dropped + failed + pending`` always holds. ``batches`` and ``retries`` count batches, all
+    others records.
     """
 
     #: Records that reached the handler: past levels and filters, dropped ones included.
