@@ -37,86 +37,20 @@ def open_file(path: str, flags: int, mode: int) -> int:
     return fd
 
 
-def same_file(fd: int, path: str) -> bool:
-    """Whether ``path`` still names the open file."""
-    try:
-        there = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(fd))
+class LockedFile:
+    """A regular file with an exclusive ``flock``, taken without ever waiting in the kernel.
 
+    Belongs to the process that opened it: a forked child shares its lock, so it must `close` it (which leaves the
+    parent's lock alone) and open its own.
 
-class AppendStream:
-    """The text stream that the rotating handler writes to: UTF-8, and each `write` is all or nothing.
-
-    Call `write` under the lock only.
+    :param path: the file, made with exactly ``mode`` if missing.
+    :raises OSError: as `open_file` does.
     """
 
-    encoding = "utf-8"
-
-    def __init__(self, path: str, mode: int) -> None:
-        self._file = io.FileIO(open_file(path, os.O_APPEND, mode), "r+b")
-
-    def write(self, text: str) -> int:
-        """Append ``text``; where that fails half-way, the file is cut back to what it was.
-
-        A line that a killed process left unfinished is ended first. Lone surrogates are written escaped.
-
-        :raises OSError: nothing of ``text`` is in the file.
-        """
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
-        fd = self._file.fileno()
-        size = os.fstat(fd).st_size
-        try:
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                os.write(fd, b"\n")
-            while data:  # short when the disk fills up: the next call tells why
-                data = data[os.write(fd, data) :]
-        except BaseException:
-            os.ftruncate(fd, size)
-            raise
-        return len(text)
-
-    def size(self) -> int:
-        """Bytes in the file."""
-        return os.fstat(self._file.fileno()).st_size
-
-    def flush(self) -> None:
-        """Nothing to do: nothing is buffered."""
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of `io.FileIO`; writes go to the end anyway."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """As of `io.FileIO`."""
-        return self._file.tell()
-
-    def fileno(self) -> int:
-        """The file descriptor."""
-        return self._file.fileno()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the file is closed."""
-        return self._file.closed
-
-    def close(self) -> None:
-        """Close this process's handle."""
-        self._file.close()
-
-
-class LockFile:
-    """An exclusive ``flock`` on a file, taken without ever waiting in the kernel.
-
-    Belongs to the process that opened it: a forked child shares its lock, so it must `close` it (which
-    leaves the parent's lock alone) and open its own.
-    """
-
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str, mode: int, flags: int = 0) -> None:
         self.path = path
         self.pid = os.getpid()
-        self._file = io.FileIO(open_file(path, 0, mode), "r+b")
+        self._file = io.FileIO(open_file(path, flags, mode), "r+b")
 
     def try_lock(self) -> bool:
         """Take the lock if it is free. Raises OSError where the file system has no locks."""
@@ -128,11 +62,16 @@ class LockFile:
 
     def unlock(self) -> None:
         """Give the lock back. Harmless when it is not held."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        if not self.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def is_current(self) -> bool:
-        """Whether the path still names this file: otherwise other processes lock another one."""
-        return same_file(self._file.fileno(), self.path)
+        """Whether the path still names this file, and not through a symbolic link: others would open another one."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._file.fileno()))
 
     def holder(self) -> int | None:
         """Process id of whoever holds the lock, where Linux's ``/proc/locks`` tells."""
@@ -157,5 +96,67 @@ class LockFile:
         return self._file.closed
 
     def close(self) -> None:
-        """Close this process's handle; the lock goes with the last handle."""
+        """Close this process's handle; the lock goes back if it is this process's."""
+        if not self.closed and self.pid == os.getpid():
+            # Not left to the closing: a child forked in the middle of an open may have a handle it does not know of.
+            with contextlib.suppress(OSError):
+                self.unlock()
         self._file.close()
+
+
+class AppendStream(LockedFile):
+    """The text stream that the rotating handler writes to: UTF-8, and each `write` is all or nothing.
+
+    Call `write` and `end_line` under the lock only.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, path: str, mode: int) -> None:
+        super().__init__(path, mode, os.O_APPEND)
+        self._whole_at = -1  # the size at which the file is known to end in a line end
+
+    def write(self, text: str) -> int:
+        """Append ``text``; where that fails half-way, the file is cut back to what it was.
+
+        Lone surrogates are written escaped.
+
+        :raises OSError: nothing of ``text`` is in the file.
+        """
+        data = text.encode("utf-8", "backslashreplace")
+        fd = self._file.fileno()
+        size = self.size()
+        left = memoryview(data)
+        try:
+            self.end_line()
+            while left:  # short when the disk fills up: the next call tells why
+                left = left[os.write(fd, left) :]
+        except BaseException:
+            self._whole_at = -1
+            os.ftruncate(fd, size)
+            raise
+        self._whole_at += len(data)
+        return len(text)
+
+    def end_line(self) -> None:
+        """End the line that a killed process left unfinished, if there is one."""
+        fd = self._file.fileno()
+        size = self.size()
+        if size and size != self._whole_at and os.pread(fd, 1, size - 1) != b"\n":
+            size += os.write(fd, b"\n")
+        self._whole_at = size
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def flush(self) -> None:
+        """Nothing to do: nothing is buffered."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of `io.FileIO`; writes go to the end anyway."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of `io.FileIO`."""
+        return self._file.tell()

@@ -12,14 +12,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import Any, cast
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from flask_asynclog import lifecycle
-from flask_asynclog.files import AppendStream, LockFile
+from flask_asynclog.files import AppendStream, LockedFile
 from flask_asynclog.formatters import TextFormatter
 from flask_asynclog.records import show_error
 from flask_asynclog.report import say
@@ -78,7 +78,10 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         self._error: BaseException | None = None
         self._rotation_failed = False
         self._patience = math.inf
-        self._busy = threading.Lock()
+        # Reentrant, for a signal handler or a rotator that logs in the middle of a write: its lines come right after.
+        self._busy = threading.RLock()
+        self._writing = False
+        self._deferred: list[str] = []
         self._close_wanted = False
         lifecycle.register(self)
 
@@ -103,28 +106,40 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     def write_batch(self, lines: Sequence[str]) -> int:
         """Write as many of ``lines`` as go into one write, at least one; returns how many. Raises as `emit_batch`."""
-        count, text, size = self._fitting(lines)
-        try:
-            with self._busy:
-                self._write(text, size)
-        finally:
-            if self._close_wanted:
-                self._close_if_idle()
+        with self._busy:
+            if self._writing:
+                self._deferred += lines
+                return len(lines)
+            self._writing = True
+            try:
+                count = self._write_some(lines)
+                while self._deferred:
+                    del self._deferred[: self._write_some(self._deferred)]
+            finally:
+                self._writing = False
+        if self._close_wanted:
+            self._close_if_idle()
         return count
 
-    def _write(self, text: str, size: int) -> None:
-        self._text, self._size, self._error = text, size, None
+    def _write_some(self, lines: Sequence[str]) -> int:
+        count, self._text, self._size = self._fitting(lines)
+        self._error = None
         try:
-            self._lock()
+            self._hold(cast("LockedFile | None", self.stream_lock), self._open_lock)
+            self._hold(self._stream(), self._open_stream)
             super().emit(self._carrier)
             error = self._error
         except OSError as failure:
             error = failure
         finally:
             self._text = ""
+            stream = self._stream()
+            if stream is not None:
+                stream.unlock()
         if error is not None:
             self._close_files()  # whatever was wrong with them: the next attempt opens anew
             raise error
+        return count
 
     def _fitting(self, lines: Sequence[str]) -> tuple[int, str, int]:
         """How many of ``lines`` one write takes, their text (its last line end is the parent's), their bytes."""
@@ -153,10 +168,9 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         """
         with self._busy:
             try:
-                lock = self._open_lock()
-                if lock.try_lock():
-                    lock.unlock()
-                AppendStream(self.baseFilename, self.file_mode).close()
+                for file in (self._open_lock(), self._open_stream()):
+                    if file.try_lock():
+                        file.unlock()
             finally:
                 self._close_files()
 
@@ -182,14 +196,12 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Whether the batch does not fit into the live file any more. An empty file takes any batch."""
-        if self.maxBytes <= 0:
-            return False
         stream = self._stream()
-        try:
-            size = stream.size() if stream is not None else os.stat(self.baseFilename).st_size
-        except FileNotFoundError:
+        if stream is None:  # not so: it is opened before
             return False
-        return size > 0 and size + self._size > self.maxBytes
+        stream.end_line()
+        size = stream.size()
+        return 0 < self.maxBytes < size + self._size and size > 0
 
     def doRollover(self) -> None:
         """Rename ``NAME`` to ``NAME.1``, ``NAME.1`` to ``NAME.2`` and so on; the oldest goes.
@@ -198,10 +210,6 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         its content and the live one its name. A failure is said once, and the live file grows meanwhile.
         """
         try:
-            stream = self._stream()
-            if stream is not None:
-                stream.close()
-            self.stream = cast(Any, None)
             names = [self.rotation_filename(f"{self.baseFilename}.{n}") for n in range(1, self.backupCount + 1)]
             taken = next((n for n, name in enumerate(names) if not os.path.lexists(name)), len(names))
             if taken == len(names):
@@ -209,6 +217,10 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             for n in range(taken, 0, -1):
                 os.replace(names[n - 1], names[n])
             self.rotate(self.baseFilename, names[0])
+            # Kept open, and locked, so far: where the lock file was deleted meanwhile, this alone keeps others out.
+            if self.stream is not None:
+                self.stream.close()
+            self.stream = cast(Any, None)
         except Exception as error:  # the parent would swallow it; a namer or rotator may raise anything
             if not self._rotation_failed:
                 self._rotation_failed = True
@@ -221,15 +233,21 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         if self._rotation_failed:
             self._rotation_failed = False
             say(f"{self.baseFilename} is rotated again")
+        self._hold(None, self._open_stream)
+        if self.shouldRollover(self._carrier):  # somebody was faster, with a lock file of its own
+            self.doRollover()
 
     def do_open(self, mode: str | None = None) -> TextIOWrapper:
-        """Open the live file, unbuffered. ``mode`` has no meaning here: it is always appended to."""
-        stream = AppendStream(self.baseFilename, self.file_mode)
-        return cast(TextIOWrapper, stream)  # all of it that the parent uses
+        """Open the live file, unbuffered, and lock it. ``mode`` has no meaning here: it is always appended to."""
+        return cast(TextIOWrapper, self._hold(None, self._open_stream))  # all of it that the parent uses
 
     def atomic_open(self, file_path: str) -> TextIOWrapper:
         """Open the lock file, and hold it: the parent asks for this in a forked child, before it waits for ever."""
-        self._lock()
+        stream = self._stream()
+        if stream is not None:
+            stream.unlock()  # always in the same order: first the lock file, then the log
+        self._hold(None, self._open_lock)
+        self._hold(stream, self._open_stream)
         return cast(TextIOWrapper, self.stream_lock)
 
     # Lock and life.
@@ -238,33 +256,41 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         stream = cast("AppendStream | None", self.stream)
         return None if stream is None or stream.closed else stream
 
-    def _open_lock(self) -> LockFile:
+    def _open_lock(self) -> LockedFile:
         try:
-            lock = LockFile(self.lockFilename, self.file_mode)
+            lock = LockedFile(self.lockFilename, self.file_mode)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self.lockFilename), exist_ok=True)
-            lock = LockFile(self.lockFilename, self.file_mode)
+            lock = LockedFile(self.lockFilename, self.file_mode)
         self.stream_lock = cast(TextIOWrapper, lock)
         return lock
 
-    def _lock(self) -> None:
-        """Hold the lock: of the file that the path names now, within the bounded wait."""
+    def _open_stream(self) -> AppendStream:
+        stream = AppendStream(self.baseFilename, self.file_mode)
+        self.stream = cast(TextIOWrapper, stream)
+        return stream
+
+    def _hold(self, file: LockedFile | None, reopen: Callable[[], LockedFile]) -> LockedFile:
+        """Lock the file that the path names now, within the bounded wait.
+
+        Two files are held while a batch is written: the lock file, and the log itself, because the lock file may be
+        deleted by a cleaner of temporary files while somebody holds it.
+        """
         started = time.monotonic()
         delay = 0.0002
         while True:
-            lock = cast("LockFile | None", self.stream_lock)
-            if lock is None or lock.closed or lock.pid != os.getpid():
-                lock = self._open_lock()
-            locked = lock.try_lock()
-            if not lock.is_current():
-                lock.close()  # deleted or replaced: what others lock is the new one
+            if file is None or file.closed or file.pid != os.getpid():
+                file = reopen()
+            locked = file.try_lock()
+            if not file.is_current():
+                file.close()  # deleted or replaced: what others lock is the new one
             elif locked:
-                return
+                return file
             now = time.monotonic()
             if now - started >= self.lock_timeout or now >= self._patience:
-                holder = lock.holder() if not lock.closed else None
+                holder = None if file.closed else file.holder()
                 by = f" by process {holder}" if holder else ""
-                raise LockTimeout(f"{self.lockFilename} held{by} for more than {now - started:.1f} s")
+                raise LockTimeout(f"{file.path} held{by} for more than {now - started:.1f} s")
             # Held for microseconds as a rule; polled, because a wait in the kernel has no end.
             time.sleep(delay)
             delay = min(delay * 2, 0.02)
@@ -280,7 +306,8 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     def _close_if_idle(self) -> None:
         if self._busy.acquire(blocking=False):  # otherwise the writer looks at the wish when it is done
             try:
-                self._close_files()
+                if not self._writing:
+                    self._close_files()
             finally:
                 self._busy.release()
 
@@ -295,8 +322,9 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     def after_fork_in_child(self) -> None:
         """Close the parent's handles without unlocking them; the next batch opens its own."""
-        self._busy = threading.Lock()
-        self._close_wanted = False
+        self._busy = threading.RLock()
+        self._writing = False
+        self._deferred.clear()
         self._patience = math.inf
         self._close_files()
 
