@@ -148,12 +148,12 @@ def _json_value(value: object, depth: int = 0) -> object:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if isinstance(value, enum.Enum):
-        return str(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         return int(value)
+    if isinstance(value, enum.Enum):
+        return str(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, bytes):

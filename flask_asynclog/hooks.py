@@ -93,6 +93,7 @@ class RequestHooks:
         request_started.connect(self.request_started, app)
         got_request_exception.connect(self.got_request_exception, app)
         request_finished.connect(self.request_finished, app)
+        self._served_key = f"{self._key}.served"
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
 
@@ -154,6 +155,7 @@ class RequestHooks:
         """The app, with an end that nothing prevents: the response is logged, the context has its former id back."""
         outer_request_id = context.request_id.get()
         exchange: _Exchange | None
+        environ[self._served_key] = True
         try:
             return self._wsgi_app(environ, start_response)
         except BaseException as error:
@@ -167,9 +169,9 @@ class RequestHooks:
 
     @_harmless
     def restore_request_id(self, error: BaseException | None) -> None:
-        """Give the context its former request id back: none, or that of the request around this one."""
+        """Give the context its former request id back, where it was pushed by hand: otherwise `wsgi_app` does."""
         exchange: _Exchange | None = request.environ.get(self._key)
-        if exchange is not None:
+        if exchange is not None and self._served_key not in request.environ:
             context.request_id.set(exchange.outer_request_id)
 
     @_harmless

@@ -32,6 +32,7 @@ class Exitable(Protocol):
 _forkables: WeakSet[Any] = WeakSet()
 _exitables: WeakSet[Any] = WeakSet()
 _exit_hook_pid: int | None = None
+_finalizer: Any = None
 _exiting = False
 
 
@@ -48,17 +49,16 @@ def register_exit(exitable: Exitable) -> None:
     itself (on Python 3.11 and 3.12 only finalizers of ``multiprocessing.util``, on 3.13 ``atexit``, emptied at
     its start).
     """
-    global _exit_hook_pid
+    global _exit_hook_pid, _finalizer
     _exitables.add(exitable)
-    pid = os.getpid()
-    if _exit_hook_pid == pid:
-        return
-    _exit_hook_pid = pid
-    atexit.register(_at_exit)
+    if _exit_hook_pid != os.getpid():
+        _exit_hook_pid = os.getpid()
+        _finalizer = None
+        atexit.register(_at_exit)
     # Not imported here: an import in a thread's start path can deadlock a forked child.
     multiprocessing_util = sys.modules.get("multiprocessing.util")
-    if multiprocessing_util is not None:
-        multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+    if multiprocessing_util is not None and not (_finalizer and _finalizer.still_active()):
+        _finalizer = multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def exiting() -> bool:

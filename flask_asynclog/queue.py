@@ -155,7 +155,11 @@ class RecordQueue:
             self.urgent = True
         if self._wake_at != _NEVER:
             self._wake_at = _NEVER
-            self.wake()
+            try:
+                self.wake()
+            except BaseException:  # a signal handler that raises has come in between: the next record wakes
+                self._wake_at = 0
+                raise
 
     # The draining side.
 

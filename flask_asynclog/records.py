@@ -132,7 +132,7 @@ def show_error(error: BaseException) -> str:
 
 def _exception_fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
     exc_info = record.exc_info
-    if not isinstance(exc_info, tuple) or len(exc_info) != 3:  # made by hand, with exc_info=True
+    if not isinstance(exc_info, tuple) or len(exc_info) != 3:  # made by hand
         return {"exc_info": None}
     try:
         text = formatter.formatException(cast(Any, exc_info))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.logging import default_handler
+
 from flask_asynclog import AsyncLog
 from flask_asynclog.handlers import AsyncQueueHandler
-from support import assert_conserved, log_lines, run_python
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 ROOT = logging.getLogger()
@@ -22,7 +23,7 @@ ROOT = logging.getLogger()
 
 def logged(asynclog: AsyncLog, path: str = "app.log") -> list[str]:
     """The messages in the file so far, every record accounted for."""
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert_conserved(asynclog.stats())
     return [line.split(" - ", 3)[3] for line in log_lines(Path(path))]
 
@@ -54,7 +55,7 @@ def bare_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_flasks_default_handler_is_replaced(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Flask adds a handler to `app.logger` that writes to stderr on the request path: ours stands for it, until closed."""
+    """Flask's handler on `app.logger` writes to stderr on the request path: ours stands for it, until closed."""
     bare_root(monkeypatch)
     app, asynclog = make_app()
     assert default_handler not in app.logger.handlers
@@ -66,7 +67,9 @@ def test_flasks_default_handler_is_replaced(
     app.logger.removeHandler(default_handler)
 
 
-def test_flasks_default_handler_stays_where_ours_does_not_come(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flasks_default_handler_stays_where_ours_does_not_come(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With other loggers named and no request records, `app.logger` keeps what Flask gave it."""
     bare_root(monkeypatch)
     app, asynclog = make_app(loggers=["elsewhere"], request_events=())
@@ -297,6 +300,11 @@ def join_repairs():
 app.logger.warning("before")
 """
 
+END = """
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
+"""
+
 RECONFIGURE = {
     "dictConfig": 'logging.config.dictConfig({"version": 1})',
     "dictConfig with root": 'logging.config.dictConfig({"version": 1, "handlers": null, "root": root})',
@@ -309,7 +317,8 @@ RECONFIGURE = {
 
 def reconfigured(tmp_path: Path, code: str, **options: Any) -> list[str]:
     """The messages in the file after a program that configures logging again; it must say nothing on stderr."""
-    done = run_python(PRELUDE.format(options=options) + code, cwd=tmp_path)
+    done = run_python(PRINT_STATS + PRELUDE.format(options=options) + code + END, cwd=tmp_path)
+    assert_conserved(read_stats(done.stdout))
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
     return [line.split(" - ", 3)[3] for line in log_lines(tmp_path / "app.log")]
@@ -324,7 +333,7 @@ def without_remark(messages: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("how", RECONFIGURE)
 def test_a_later_configuration_is_survived(tmp_path: Path, how: str) -> None:
-    """App, root and named loggers go on writing, each record once; it is said once. Two in a row are survived as well."""
+    """App, root and named loggers go on writing, each record once; it is said once. So are several in a row."""
     code = f"""
 for attempt in range(3):
     {RECONFIGURE[how]}

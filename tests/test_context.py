@@ -9,9 +9,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from flask_asynclog import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flask_asynclog import context
 from support import run_python
 
 
@@ -75,7 +76,7 @@ def test_forked_workers_do_not_repeat_each_other(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=200))
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 def test_which_claims_are_well_formed(claim: str) -> None:
     """1 to 128 of ``A-Z a-z 0-9 . _ -`` of ASCII, and nothing else."""
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")

@@ -8,9 +8,10 @@ import sys
 import unicodedata
 
 import pytest
-from flask_asynclog.escaping import escape, escape_json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from flask_asynclog.escaping import escape, escape_json
 
 #: Every character that ends a line for somebody, moves a cursor or cannot be encoded.
 UNSAFE = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"}]
@@ -68,7 +69,7 @@ def test_tabs_of_a_format_stay() -> None:
 
 @given(ANY_TEXT, st.booleans())
 @example("\ud800", False)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, database=None, max_examples=300)
 def test_any_text_becomes_one_line(text: str, keep_tabs: bool) -> None:
     """No line end, no control character, encodable; escaping again changes nothing."""
     escaped = escape(text, keep_tabs=keep_tabs)
@@ -79,14 +80,14 @@ def test_any_text_becomes_one_line(text: str, keep_tabs: bool) -> None:
 
 
 @given(ANY_TEXT.map(lambda text: text.replace("\\", "/")))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, database=None, max_examples=300)
 def test_nothing_is_dropped(text: str) -> None:
     """The escaped text tells what the text was."""
     assert unescape(escape(text)) == text
 
 
 @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, database=None, max_examples=300)
 def test_escaped_json_is_the_same_json(document: dict[str, str]) -> None:
     """A document means the same before and after, and is one line after."""
     escaped = escape_json(json.dumps(document, ensure_ascii=False))

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flask_asynclog
 import pytest
 from flask import Flask, got_request_exception
+
+import flask_asynclog
 from flask_asynclog import AsyncLog, ConfigError, Stats
 from flask_asynclog.config import Settings
 from support import HANG, assert_conserved, is_root, log_lines, open_fds, run_python, wait_for
@@ -28,7 +29,7 @@ MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
 def logged(asynclog: AsyncLog, path: str = "app.log") -> list[str]:
     """The messages in the file so far, every record accounted for."""
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert_conserved(asynclog.stats())
     return [line.split(" - ", 3)[3] for line in log_lines(Path(path))]
 
@@ -113,7 +114,6 @@ def test_the_state_is_in_extensions(make_app: MakeApp) -> None:
     state = app.extensions["asynclog"]
     assert isinstance(state.settings, Settings)
     assert state.settings.queue_size == 99
-    assert state.settings.console is False
     app.logger.warning("one")
     assert state.flush()
     assert state.stats() == asynclog.stats()
@@ -138,7 +138,7 @@ def test_the_extension_keeps_no_app() -> None:
 
 
 def test_the_kill_switch_leaves_no_trace() -> None:
-    """``ENABLED = False``: no hook, handler, level, file or thread; `app.logger` as Flask makes it; no error anywhere."""
+    """``ENABLED = False``: no hook, handler, level, file or thread; `app.logger` as Flask makes it; no error."""
     app, untouched = Flask("killed"), Flask("untouched")
     root = logging.getLogger()
     before = (root.handlers[:], root.level, threading.enumerate(), open_fds())
@@ -153,7 +153,7 @@ def test_the_kill_switch_leaves_no_trace() -> None:
     assert app.logger.handlers == untouched.logger.handlers
     assert app.logger.level == logging.NOTSET
     assert os.listdir() == []
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert asynclog.stop()
     assert asynclog.close()
     assert asynclog.stats() == Stats()
@@ -176,7 +176,7 @@ def test_one_extension_for_several_apps() -> None:
     for app in apps:
         asynclog.init_app(app, filename=f"{app.name}.log", loggers=[app.name])
         app.test_client().get("/")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert asynclog.stats().written == 4
     for app in apps:
         assert len(logged(asynclog, f"{app.name}.log")) == 2
@@ -185,7 +185,9 @@ def test_one_extension_for_several_apps() -> None:
     assert threads_of_ours() == []
 
 
-@pytest.mark.parametrize("spelling", ["app.log", "./app.log", "sub/../app.log", "absolute", "linked/app.log", Path("app.log")])
+@pytest.mark.parametrize(
+    "spelling", ["app.log", "./app.log", "sub/../app.log", "absolute", "linked/app.log", Path("app.log")]
+)
 def test_two_apps_with_one_file_share_one_pipeline(make_app: MakeApp, spelling: str | Path) -> None:
     """However the file is spelled: one queue, one thread, one handler, each record once."""
     Path("sub").mkdir()
@@ -207,7 +209,7 @@ def test_shared_statistics_are_counted_once() -> None:
     for name in ("first", "second"):
         asynclog.init_app(Flask(name))
     logging.getLogger("first").warning("one")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert asynclog.stats().written == 1
     asynclog.close()
 
@@ -328,7 +330,7 @@ def test_stop_gives_up_at_its_deadline(
 def test_stop_before_any_record(make_app: MakeApp) -> None:
     """Nothing to do is success."""
     _, asynclog = make_app()
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert asynclog.stop()
     assert asynclog.stats() == Stats()
     assert AsyncLog().flush()
@@ -397,7 +399,7 @@ def test_the_working_directory_of_the_start_counts(make_app: MakeApp, tmp_path: 
     (tmp_path / "elsewhere").mkdir()
     os.chdir(tmp_path / "elsewhere")
     app.logger.warning("one")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert len(log_lines(tmp_path / "app.log")) == 1
     assert os.listdir() == []
     assert_conserved(asynclog.stats())
@@ -461,7 +463,9 @@ def test_files_that_cannot_be_used(prepare: Callable[[], None], about: str, reas
 
 
 @pytest.mark.parametrize(
-    "filename", ["file/app.log", f"{'x' * 300}.log", "/proc/app.log", "\ud800.log"], ids=["file", "long", "proc", "surrogate"]
+    "filename",
+    ["file/app.log", f"{'x' * 300}.log", "/proc/app.log", "\ud800.log"],
+    ids=["file", "long", "proc", "surrogate"],
 )
 def test_paths_that_cannot_be(filename: str) -> None:
     """A file for a directory, a name that is too long, a file system that takes no files, a name that is none."""
@@ -516,7 +520,7 @@ def test_a_place_without_permission(readable_directory: Path, what: str) -> None
     uid = 65534 if is_root() else os.geteuid()
     assert said.startswith(f"ASYNCLOG_FILENAME={str(log)!r} cannot be used: ")
     assert f"{readable_directory / about} is not writable for user id {uid}" in said
-    assert "give this user write permission" in said
+    assert "Give this user write permission" in said
 
 
 # The console.
@@ -534,7 +538,7 @@ def test_when_stderr_gets_the_lines_too(
     app.debug = debug
     asynclog = AsyncLog(app, console=console, format="json", flush_interval=0.01)
     app.logger.warning("one")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     error = capsys.readouterr().err
     assert error.endswith(" - console - WARNING - one\n") is mirrored
     assert bool(error) is mirrored

@@ -210,4 +210,4 @@ def test_a_pair_made_by_hand(logger: logging.Logger) -> None:
     logger.info("through %s", "it")
     assert listener.stop()
     assert stream.getvalue() == "through it\n"
-    assert_conserved(queue.tally.snapshot())
+    assert_conserved(queue.stats())

@@ -25,11 +25,11 @@ from flask import (
     request_finished,
     send_file,
     session,
-    stream_with_context,
 )
 from flask.typing import ResponseReturnValue
+
 from flask_asynclog import AsyncLog, context
-from support import assert_conserved, log_lines, run_python
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 Init = Callable[[Flask], AsyncLog]
@@ -42,7 +42,7 @@ class ViewError(Exception):
 
 def logged(asynclog: AsyncLog) -> list[str]:
     """The lines so far, every record accounted for."""
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     assert_conserved(asynclog.stats())
     return log_lines(Path("app.log"))
 
@@ -61,8 +61,7 @@ def the(kind: str, asynclog: AsyncLog) -> Document:
     """The one request or response record in the log."""
     found = [d for d in documents(asynclog) if d["message"].startswith(f"{kind} ") and "url.path" in d]
     assert len(found) == 1, found
-    document = found[0]
-    return document
+    return found[0]
 
 
 def raise_view_error() -> ResponseReturnValue:
@@ -188,12 +187,21 @@ def test_hostile_requests_make_one_line_each(make_app: MakeApp, hostile: dict[st
 
 
 def test_an_async_view_is_logged_like_others(tmp_path: Path) -> None:
-    """An async view, which Flask runs in an event loop, logs with its request id. (A process: asgiref keeps a thread.)"""
+    """An async view, which Flask runs in an event loop, logs with its request id."""
     pytest.importorskip("asgiref", reason="flask[async] is not installed")
-    run_python(ASYNC_VIEWS, cwd=tmp_path)
+    # In a process of its own: asgiref leaves a thread behind.
+    done = run_python(PRINT_STATS + ASYNC_VIEWS, cwd=tmp_path)
+    assert_conserved(read_stats(done.stdout))
     found = [json.loads(line) for line in log_lines(Path("app.log"))]
     inside, broken = found[:3], found[3:]
-    assert [d["message"].split()[0] for d in found] == ["Request", "inside", "Response", "Request", "Exception", "Response"]
+    assert [d["message"].split()[0] for d in found] == [
+        "Request",
+        "inside",
+        "Response",
+        "Request",
+        "Exception",
+        "Response",
+    ]
     for records in (inside, broken):
         assert len({d["request_id"] for d in records}) == 1
     assert broken[-1]["http.response.status_code"] == 500
@@ -205,7 +213,7 @@ from flask import Flask
 from flask_asynclog import AsyncLog
 
 app = Flask("async_views")
-AsyncLog(app, format="json")
+asynclog = AsyncLog(app, format="json")
 
 @app.get("/")
 async def view():
@@ -218,6 +226,8 @@ async def broken():
 
 assert app.test_client().get("/").data == b"x"
 assert app.test_client().get("/broken").status_code == 500
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
 """
 
 
@@ -317,6 +327,25 @@ def test_a_url_value_preprocessor_that_aborts(init: Init, registered: str) -> No
     assert messages(asynclog) == ["Request GET http://localhost/xx", "Response 404 NOT"]
 
 
+@pytest.mark.parametrize("registered", ["before", "after"])
+def test_an_after_request_that_replaces_the_response(init: Init, registered: str) -> None:
+    """What counts is the response that leaves the app: its status is logged, and it has the request id."""
+    app = Flask("replaces")
+
+    def replace(response: Response) -> Response:
+        return Response("other", 203)
+
+    if registered == "before":
+        app.after_request(replace)
+    asynclog = init(app)
+    if registered == "after":
+        app.after_request(replace)
+    response = app.test_client().get("/")
+    document = the("Response", asynclog)
+    assert (document["http.response.status_code"], document["http.response.body.size"]) == (203, 5)
+    assert response.headers["X-Request-ID"] == document["request_id"]
+
+
 # A request that fails: one response record, with status and exception.
 
 
@@ -338,6 +367,7 @@ def test_a_view_that_raises_in_production(make_app: MakeApp) -> None:
     app.add_url_rule("/", "view", raise_view_error)
     response = app.test_client().get("/")
     document = failed(asynclog)
+    assert "exception.stacktrace" not in document
     assert document["http.response.body.size"] == len(response.data)
     assert document["request_id"] == response.headers["X-Request-ID"]
     (flasks,) = [d for d in documents(asynclog) if d["message"].startswith("Exception on / [GET]")]
@@ -358,6 +388,24 @@ def test_a_view_that_raises_where_flask_propagates(make_app: MakeApp, mode: str)
     assert document["exception.type"] == "ViewError"
     assert document["exception.message"] == "no such luck"
     assert "raise_view_error" in document["exception.stacktrace"]
+
+
+@pytest.mark.parametrize("testing", [False, True])
+def test_the_records_are_made_in_the_requests_context(make_app: MakeApp, testing: bool) -> None:
+    """Filters that look at `request`, as Flask's documentation shows them, find it there, also after an exception."""
+    app, asynclog = make_app(format="json")
+    app.testing = testing
+    app.add_url_rule("/", "view", raise_view_error)
+
+    def add_agent(record: logging.LogRecord) -> bool:
+        record.agent = request.headers["User-Agent"]
+        return True
+
+    app.logger.addFilter(add_agent)
+    get(app, headers={"User-Agent": "me"})
+    app.logger.removeFilter(add_agent)
+    assert {d["agent"] for d in documents(asynclog)} == {"me"}
+    failed(asynclog)
 
 
 @pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -529,6 +577,18 @@ def test_a_thread_of_the_request_that_raises(make_app: MakeApp) -> None:
     assert the("Response", asynclog)["http.response.status_code"] == 200
 
 
+def test_a_request_preprocessed_by_hand(make_app: MakeApp) -> None:
+    """``app.preprocess_request()`` in a user's test: begun as a request is, with an id until its context ends."""
+    app, asynclog = make_app(format="json")
+    with app.test_request_context("/x"):
+        app.preprocess_request()
+        request_id = context.request_id.get()
+        app.logger.info("inside")
+    assert context.request_id.get() is None
+    assert messages(asynclog) == ["Request GET http://localhost/x", "inside"]
+    assert {d["request_id"] for d in documents(asynclog)} == {request_id}
+
+
 def test_contexts_pushed_by_hand_are_no_requests(make_app: MakeApp) -> None:
     """App and request contexts in scripts and tests make no records, and leave no request id."""
     app, asynclog = make_app()
@@ -672,10 +732,11 @@ def test_a_malformed_id_is_replaced(make_app: MakeApp, claim: str) -> None:
 
 def test_another_header_name(make_app: MakeApp) -> None:
     """``REQUEST_ID_HEADER`` names the header that is read and written."""
-    app, _ = make_app(request_id_header="X-Correlation-Id", trust_request_id=True)
+    app, asynclog = make_app(request_id_header="X-Correlation-Id", trust_request_id=True)
     response = app.test_client().get("/", headers={"X-Correlation-ID": "abc", "X-Request-ID": "def"})
     assert response.headers["X-Correlation-Id"] == "abc"
     assert "X-Request-ID" not in response.headers
+    assert [line.endswith(" id=abc") for line in logged(asynclog)] == [True, True]
 
 
 def test_no_header_no_ids(make_app: MakeApp) -> None:
@@ -690,9 +751,10 @@ def test_no_header_no_ids(make_app: MakeApp) -> None:
 
 def test_a_views_own_header_stays(make_app: MakeApp) -> None:
     """A view that answers with a request id of its own keeps it."""
-    app, _ = make_app()
+    app, asynclog = make_app()
     app.add_url_rule("/", "view", lambda: ("x", {"X-Request-ID": "mine"}))
     assert app.test_client().get("/").headers.getlist("X-Request-ID") == ["mine"]
+    assert len(logged(asynclog)) == 2
 
 
 def test_nested_requests_restore_the_outer_id(make_app: MakeApp) -> None:

@@ -18,16 +18,19 @@ from typing import Any, NoReturn
 
 import pytest
 from flask import Flask, g, request, session
+from werkzeug.local import LocalProxy
+
 from flask_asynclog import AsyncLog, context
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.records import freeze, render, snapshot
-from support import assert_conserved, log_lines
-from werkzeug.local import LocalProxy
+from support import HANG, assert_conserved, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
 
-def make_record(message: object, *args: object, extra: dict[str, object] | None = None, **fields: Any) -> logging.LogRecord:
+def make_record(
+    message: object, *args: object, extra: dict[str, object] | None = None, **fields: Any
+) -> logging.LogRecord:
     """A record as `Logger` makes it."""
     record = logging.getLogger("records").makeRecord(
         "records", logging.INFO, __file__, 1, message, args, fields.pop("exc_info", None), "function", extra,
@@ -115,7 +118,7 @@ def test_the_original_is_not_touched(make_app: MakeApp, record: logging.LogRecor
     if through == "handler":
         app, asynclog = make_app()
         app.extensions["asynclog"].pipeline.handler.handle(record)
-        assert asynclog.flush()
+        assert asynclog.flush(HANG)
         assert asynclog.stats().written == 1
         assert_conserved(asynclog.stats())
     else:
@@ -160,7 +163,7 @@ def test_objects_become_text_on_the_callers_thread(make_app: MakeApp) -> None:
     app.logger.warning(message)
     app.logger.warning("%s", argument)
     app.logger.warning("x", extra={"field": extra, "list": [extra]})
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     for told in (message, argument, extra):
         assert told.asked_by == {threading.get_ident()}
     documents = [json.loads(line) for line in log_lines(Path("app.log"))]
@@ -186,7 +189,7 @@ class Color(enum.Enum):
         None,
         b"bytes",
         1j,
-        datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.timezone.utc),
+        datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC),
         datetime.date(2026, 1, 2),
         datetime.time(1, 2),
         datetime.timedelta(1),
@@ -258,7 +261,7 @@ def test_objects_that_raise_still_give_a_line(make_app: MakeApp, monkeypatch: py
         raise StrRaises
     except StrRaises:
         lonely.exception("d")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     found = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert len(found) == 5
     assert found[0]["message"].startswith("<Broken: repr() raised RuntimeError> ")
@@ -296,7 +299,7 @@ def test_arguments_that_do_not_fit(
     _, asynclog = make_app(loggers=[lonely.name], format=format)
     lonely.warning(message, *args)
     lonely.warning("next")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     line, following = log_lines(Path("app.log"))
     text = json.loads(line)["message"] if format == "json" else line.partition(" - WARNING - ")[2]
     assert text.startswith(f"{message} ")
@@ -327,13 +330,15 @@ def test_proxies_are_resolved_in_the_request(make_app: MakeApp) -> None:
     def view(name: str) -> str:
         g.user = name
         session["cart"] = [1, 2]
-        app.logger.info("%s %s", request, user, extra={"user": user, "session": session, "deep": {"args": request.args}})
+        app.logger.info(
+            "%s %s", request, user, extra={"user": user, "session": session, "deep": {"args": request.args}}
+        )
         app.logger.info(user)
         session["cart"].append(3)
         return "x"
 
     app.test_client().get("/bob?a=1")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     _, first, second, _ = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert first["message"] == "<Request 'http://localhost/bob?a=1' [GET]> bob"
     assert first["user"] == "bob"
@@ -348,7 +353,7 @@ def test_proxies_outside_their_context(make_app: MakeApp, monkeypatch: pytest.Mo
     lonely = lonely_logger(monkeypatch)
     _, asynclog = make_app(loggers=[lonely.name], format="json")
     lonely.warning("at %s", request, extra={"user": LocalProxy(lambda: g.user), "request": request})
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     (document,) = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert document["message"].startswith("at ")
     assert document["user"].startswith("<unbound: ")
@@ -368,7 +373,7 @@ def test_proxies_that_raise(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, 
     user = LocalProxy(load)
     lonely.warning("by %s at %d", user, 7)
     lonely.warning("with it", extra={"user": user, "deep": [{"user": user}]})
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     first, second = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert first["message"].startswith("by ")
     assert error.__name__ in first["message"]
@@ -438,21 +443,23 @@ def test_a_traceback_that_is_text_already_is_kept() -> None:
 def test_no_exception_after_all(make_app: MakeApp) -> None:
     """``logger.exception`` without an exception, as the standard library shows it."""
     app, asynclog = make_app()
-    app.logger.exception("x")  # noqa: LOG004
-    assert asynclog.flush()
+    app.logger.exception("x")
+    assert asynclog.flush(HANG)
     (line,) = log_lines(Path("app.log"))
     assert line.endswith(" - ERROR - x\\nNoneType: None")
     assert_conserved(asynclog.stats())
 
 
-@pytest.mark.parametrize("exc_info", [True, (), (1,), "text", ValueError("by hand"), (ValueError, None, None)], ids=repr)
+@pytest.mark.parametrize(
+    "exc_info", [True, (), (1,), "text", ValueError("by hand"), (ValueError, None, None)], ids=repr
+)
 def test_exc_info_made_by_hand(make_app: MakeApp, exc_info: object) -> None:
     """Records made without a logger may hold anything there; the record arrives."""
     app, asynclog = make_app()
     record = make_record("x")
     record.exc_info = exc_info  # type: ignore[assignment]
     app.extensions["asynclog"].pipeline.handler.handle(record)
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     (line,) = log_lines(Path("app.log"))
     assert " - INFO - x" in line
     assert_conserved(asynclog.stats())
@@ -468,9 +475,15 @@ def test_exception_groups_and_causes(make_app: MakeApp) -> None:
             raise LookupError("outer") from error
     except LookupError:
         app.logger.exception("x")
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     (line,) = log_lines(Path("app.log"))
-    for part in ("ValueError: one", "TypeError: two", "several (2 sub-exceptions)", "direct cause", "LookupError: outer"):
+    for part in (
+        "ValueError: one",
+        "TypeError: two",
+        "several (2 sub-exceptions)",
+        "direct cause",
+        "LookupError: outer",
+    ):
         assert part in line
     assert_conserved(asynclog.stats())
 
@@ -530,10 +543,10 @@ def test_a_record_factory(make_app: MakeApp) -> None:
 
     logging.setLogRecordFactory(factory)
     try:
-        app.logger.warning("{} {}", "a", [1])
+        app.logger.warning("{} {}", "a", [1])  # noqa: PLE1205
     finally:
         logging.setLogRecordFactory(before)
-    assert asynclog.flush()
+    assert asynclog.flush(HANG)
     (document,) = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert (document["message"], document["tenant"]) == ("a [1]", "acme")
     assert_conserved(asynclog.stats())
