@@ -5,18 +5,17 @@ All handlers of a listener run on its thread, one batch at a time.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import logging.handlers
 import math
 import threading
 import time
-from collections import deque
 from typing import Any, cast
 
 from flask_asynclog import lifecycle
 from flask_asynclog.delivery import Delivery
 from flask_asynclog.dropreport import DropReport
+from flask_asynclog.flushes import Flushes, Signal
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import show_error
 from flask_asynclog.report import say
@@ -27,43 +26,6 @@ BATCH_RECORDS = 256
 SLICE_PAUSE = 0.0002
 #: Longest that `drain`, in a caller's thread, waits for a sink that does not take records, in seconds.
 DRAIN_PATIENCE = 1.0
-
-
-class Signal:
-    """Wakes one waiting thread. Setting it takes no lock, so a signal handler may.
-
-    A lock serves as a binary semaphore: held means not set. `threading.Event` would deadlock a handler that sets
-    it in the middle of another ``set`` of the same thread.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wake the waiting thread, or the next one to wait."""
-        try:
-            self._lock.release()
-        except RuntimeError:  # set already
-            return
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until set, or for ``timeout`` seconds; takes the signal back."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
-
-
-class _Flush:
-    """One `flush` under way: a mark in the queue, set by the listener, and the signal that it was passed."""
-
-    __slots__ = ("complete", "done", "failed_before", "mark")
-
-    def __init__(self, failed_before: int) -> None:
-        self.done = Signal()
-        self.mark: tuple[int, int] | None = None
-        self.failed_before = failed_before
-        self.complete = False
 
 
 class BatchQueueListener(logging.handlers.QueueListener):
@@ -108,7 +70,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._draining = threading.Lock()
         self._start_lock = threading.Lock()
         self._signal = Signal()
-        self._flushes: deque[_Flush] = deque()
+        self._flushes = Flushes(self.queue)
         self._stopping = False
         self._give_up_at = math.inf
         self._gather_until = 0.0
@@ -176,13 +138,11 @@ class BatchQueueListener(logging.handlers.QueueListener):
             return False
         if self.queue.idle:
             return True
-        flush = _Flush(self.queue.tally.failed)
-        self._flushes.append(flush)
+        flush = self._flushes.add()
         if self.running or len(self.queue):
             self.wake()
         if not self.running:  # nothing to do, or done in this thread
-            with contextlib.suppress(ValueError):
-                self._flushes.remove(flush)
+            self._flushes.serve()
             return self.queue.pending == 0
         flush.done.wait(timeout)
         return flush.complete
@@ -258,7 +218,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
                 say(f"the listener thread ended: {show_error(error)}; the next record starts it again")
             finally:
                 queue.consumer = None
-                self._end_flushes()
+                self._flushes.end()
                 self._thread = None
         queue.sleeping()
         if len(queue):  # came after the last look, when a thread was still at work
@@ -272,7 +232,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """
         queue = self.queue
         while True:
-            self._serve_flushes()
+            self._flushes.serve()
             if self._stopping and time.monotonic() >= self._give_up_at:
                 self._abandon_queue()
             if not len(queue):
@@ -311,24 +271,6 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def _wanted(self) -> bool:
         return self._stopping or bool(self._flushes)
-
-    def _serve_flushes(self) -> None:
-        """Between two batches: answer the flushes whose mark was passed, mark the new ones."""
-        queue = self.queue
-        for _ in range(len(self._flushes)):
-            flush = self._flushes.popleft()
-            if flush.mark is None:
-                flush.mark = queue.mark()
-            if queue.passed(flush.mark):
-                flush.complete = queue.tally.failed == flush.failed_before
-                flush.done.set()
-            else:
-                self._flushes.append(flush)
-
-    def _end_flushes(self) -> None:
-        self._serve_flushes()
-        while self._flushes:
-            self._flushes.popleft().done.set()
 
     def _abandon_queue(self) -> None:
         while batch := self.queue.take(BATCH_RECORDS):
