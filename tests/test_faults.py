@@ -746,26 +746,29 @@ def test_a_sink_of_lines_that_raises_fails_its_batch_and_no_other(
     assert len(said(capsys)) == 1
 
 
+@pytest.mark.parametrize("renames_first", [False, True])
 def test_a_rotator_that_raises_is_said_once_and_loses_nothing(
-    make_pipeline: Callable[..., Pipeline], capsys: pytest.CaptureFixture[str]
+    make_pipeline: Callable[..., Pipeline], renames_first: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever a rotator of the user's raises; rotation resumes when it does no more."""
+    """Before or after its work is done. While nothing is renamed the live file grows; no rotated one does."""
     pipeline = make_pipeline()
     pipeline.file.maxBytes = 1000
 
     def rotator(source: str, target: str) -> None:
+        if renames_first:
+            os.rename(source, target)
         raise RuntimeError("not now")
 
     pipeline.file.rotator = rotator
     for _ in range(3):
         pipeline.log(100, lambda n: False)
         assert pipeline.listener.flush(HANG)
-    assert len(log_files(LOG)) == 1
+    assert len(log_files(LOG)) > 1 if renames_first else len(log_files(LOG)) == 1
     pipeline.file.rotator = os.rename
     pipeline.log(100, lambda n: False)
     assert pipeline.listener.flush(HANG)
     assert log_lines(LOG) == [f"good {n}" for n in range(100)] * 4
+    if renames_first:
+        assert max(file.stat().st_size for file in log_files(LOG)) <= 1000
     assert_rotation_broke_and_healed(said(capsys), "RuntimeError: not now", LOG)
     assert_conserved(pipeline.queue.stats())
-
-

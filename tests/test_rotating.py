@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import logging.handlers
@@ -483,6 +484,102 @@ for n in range(20):
     assert max(sizes()) <= 30
 
 
+#: Put before a script: runs ``action`` in the middle of a write, where a signal handler may run.
+INTERRUPTING = (
+    PRELUDE
+    + """
+MODULES = ("flask_asynclog/rotating.py", "flask_asynclog/files.py", "concurrent_log_handler/__init__.py")
+def interrupted(point, write, action):
+    # CPython looks for signals when it enters a function and when a call into C returns. Returns whether the
+    # write has so many of these points.
+    left = point
+    def profile(frame, event, arg):
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(MODULES):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                action()
+    sys.setprofile(profile)
+    try:
+        write()
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+"""
+)
+
+
+def test_a_record_logged_at_any_point_of_a_write_is_written_with_it() -> None:
+    """By a signal handler, say, and in a rotation too: the interrupted record and the other are both there."""
+    code = (
+        INTERRUPTING
+        + """
+handler = make(max_bytes=60, backup_count=10_000)
+point = 1
+while interrupted(
+    point,
+    lambda: handler.emit_batch([record(f"outer {point:04d}")]),
+    lambda: handler.emit_batch([record(f"inner {point:04d}")]),
+):
+    last = open("app.log").read() + (open("app.log.1").read() if os.path.exists("app.log.1") else "")
+    if f"outer {point:04d}\\n" not in last or f"inner {point:04d}\\n" not in last:
+        print("missing at", point)
+    point += 1
+print(point)
+"""
+    )
+    *missing, count = run_within(60, code).splitlines()
+    assert missing == []
+    assert int(count) > 50
+    # The last round had no such point any more, so no inner record.
+    expected = [f"{kind} {point:04d}" for point in range(1, int(count)) for kind in ("inner", "outer")]
+    assert sorted(log_lines(LOG)) == sorted([*expected, f"outer {int(count):04d}"])
+    assert max(sizes()) <= 60
+
+
+def test_an_exception_at_any_point_of_a_write_leaves_no_lock_behind() -> None:
+    """Ctrl-C, or a time limit by signal: afterwards the others can lock, and the next record is written, once."""
+    code = (
+        INTERRUPTING
+        + """
+import fcntl
+handler = make(max_bytes=60, backup_count=10_000)
+def interrupt():
+    raise KeyboardInterrupt
+def held(path):
+    if not os.path.exists(path):
+        return False
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+point, more = 1, True
+while more:
+    try:
+        more = interrupted(point, lambda: handler.emit_batch([record(f"first {point:04d}")]), interrupt)
+    except KeyboardInterrupt:
+        pass
+    if held(".__app.lock") or held("app.log"):
+        print("held after", point)
+    handler.emit_batch([record(f"second {point:04d}")])
+    point += 1
+print(point)
+"""
+    )
+    *held, count = run_within(60, code).splitlines()
+    assert held == []
+    lines = log_lines(LOG)
+    seconds = [f"second {point:04d}" for point in range(1, int(count))]
+    assert [line for line in lines if line.startswith("second")] == seconds
+    firsts = [line for line in lines if not line.startswith("second")]
+    assert firsts == sorted(set(firsts))  # each whole, and once at most
+    assert all(re.fullmatch(r"first \d{4}", line) for line in firsts)
+    assert max(sizes()) <= 60
+
+
 def run_within(seconds: float, code: str) -> str:
     """Run ``code``; fail at once, with all stacks, when it has not ended within ``seconds``: far beyond its need."""
     guard = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"
@@ -683,6 +780,24 @@ handler.emit_batch([record("second")])
         finally:
             process.kill()
     assert log_lines(LOG) == ["first", "second", "third"]
+
+
+def test_a_rotation_that_finds_the_new_file_held_does_not_write_to_it(make_handler: HandlerMaker) -> None:
+    """Who was faster, with a new lock file, is writing there: LockTimeout, and nothing is written past its lock."""
+    handler = make_handler(max_bytes=10, backup_count=3, lock_timeout=0.1)
+    handler.emit_batch(records("first"))
+    with contextlib.ExitStack() as others:
+
+        def rotator(source: str, target: str) -> None:
+            os.rename(source, target)
+            fcntl.flock(others.enter_context(open(source, "w")), fcntl.LOCK_EX)
+
+        handler.rotator = rotator
+        with pytest.raises(LockTimeout, match=re.escape(str(LOG.absolute()))):
+            handler.emit_batch(records("second"))
+        assert LOG.read_bytes() == b""
+    handler.emit_batch(records("second"))
+    assert log_lines(LOG) == ["first", "second"]
 
 
 # At start-up.
