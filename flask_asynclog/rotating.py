@@ -75,7 +75,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         self._carrier = logging.makeLogRecord({})
         self._text = ""
         self._size = 0
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._rotation_failed = False
         self._patience = math.inf
         # Reentrant, for a signal handler or a rotator that logs in the middle of a write: its lines come right after.
@@ -128,17 +128,16 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             self._hold(cast("LockedFile | None", self.stream_lock), self._open_lock)
             self._hold(self._stream(), self._open_stream)
             super().emit(self._carrier)
-            error = self._error
-        except OSError as failure:
-            error = failure
-        finally:
-            self._text = ""
+            if self._error is not None:
+                raise self._error
             stream = self._stream()
             if stream is not None:
                 stream.unlock()
-        if error is not None:
-            self._close_files()  # whatever was wrong with them: the next attempt opens anew
-            raise error
+        except BaseException:
+            self._close_files()  # and give back what is held; whatever was wrong, the next attempt opens anew
+            raise
+        finally:
+            self._text = ""
         return count
 
     def _fitting(self, lines: Sequence[str]) -> tuple[int, str, int]:
@@ -190,7 +189,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Keep the error of a batch for its writer; otherwise as in `logging.Handler`."""
         if record is self._carrier:
-            self._error = sys.exc_info()[1]
+            self._error = cast(Exception, sys.exc_info()[1])
         else:
             super().handleError(record)
 
@@ -228,18 +227,25 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
                     f"cannot rotate {self.baseFilename}: {show_error(error)}; it grows beyond "
                     f"{self.maxBytes} bytes until its directory lets files be renamed"
                 )
+            stream = self._stream()
+            if stream is not None and not stream.is_current():  # renamed all the same
+                stream.close()
             return
         self.num_rollovers += 1
         if self._rotation_failed:
             self._rotation_failed = False
             say(f"{self.baseFilename} is rotated again")
-        self._hold(None, self._open_stream)
-        if self.shouldRollover(self._carrier):  # somebody was faster, with a lock file of its own
-            self.doRollover()
 
     def do_open(self, mode: str | None = None) -> TextIOWrapper:
         """Open the live file, unbuffered, and lock it. ``mode`` has no meaning here: it is always appended to."""
-        return cast(TextIOWrapper, self._hold(None, self._open_stream))  # all of it that the parent uses
+        self._hold(None, self._open_stream)
+        rollovers = self.num_rollovers
+        if self.shouldRollover(self._carrier):  # after ours somebody was faster, with a lock file of its own
+            self.doRollover()
+            if self.num_rollovers != rollovers:
+                return self.do_open()
+        # All of a TextIOWrapper that the parent uses.
+        return cast(TextIOWrapper, self._hold(self._stream(), self._open_stream))
 
     def atomic_open(self, file_path: str) -> TextIOWrapper:
         """Open the lock file, and hold it: the parent asks for this in a forked child, before it waits for ever."""
@@ -290,6 +296,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             if now - started >= self.lock_timeout or now >= self._patience:
                 holder = None if file.closed else file.holder()
                 by = f" by process {holder}" if holder else ""
+                file.close()
                 raise LockTimeout(f"{file.path} held{by} for more than {now - started:.1f} s")
             # Held for microseconds as a rule; polled, because a wait in the kernel has no end.
             time.sleep(delay)

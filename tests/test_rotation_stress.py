@@ -292,7 +292,7 @@ handler(1000).emit_batch(batch(4 + kills, 0, 1))
 
 
 def test_forks_in_the_middle_of_writes_hang_nobody_and_lose_nothing() -> None:
-    """300 children forked out of a process whose four threads write without pause, each child writing its own records.
+    """150 children forked out of a process whose four threads write without pause, each child writing its own records.
 
     Without a queue: every fork hits a handler in use.
     """
@@ -314,7 +314,7 @@ threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
 for thread in threads:
     thread.start()
 children = []
-for child in range(4, 304):
+for child in range(4, 154):
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -337,7 +337,7 @@ for thread in threads:
 print(*written)
 """
     )
-    written = [*map(int, run_python(code, cwd=Path.cwd()).stdout.split()), *[6] * 300]
+    written = [*map(int, run_python(code, cwd=Path.cwd()).stdout.split()), *[6] * 150]
     expected = {(who, n) for who, total in enumerate(written) for n in range(total)}
     found = Counter(map(parse, log_lines(LOG)))
     assert max(found.values()) == 1
