@@ -189,7 +189,10 @@ def test_a_line_left_unfinished_by_a_killed_process_is_ended_first() -> None:
     with opened() as stream:
         stream.write("next\n")
         stream.write("last\n")
-    assert Path(PATH).read_text() == "complete\nunfini\nnext\nlast\n"
+        with Path(PATH).open("a") as other:  # killed while this one has the file open
+            other.write("also unfini")
+        stream.write("after that\n")
+    assert Path(PATH).read_text() == "complete\nunfini\nnext\nlast\nalso unfini\nafter that\n"
 
 
 def test_closing_twice_is_harmless() -> None:

@@ -9,6 +9,7 @@ import pickle
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,15 @@ def make_pipe(request: pytest.FixtureRequest) -> Iterator[MakePipe]:
         pipe.listener.stop(HANG)
         wait_for(lambda: not listener_threads())
         assert_conserved(pipe.stats())
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """The interpreter changes threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 class Kept(logging.Handler):
@@ -148,7 +158,7 @@ def test_nothing_runs_before_the_first_record(make_pipe: MakePipe) -> None:
     assert sink.threads == set(listener_threads())
 
 
-def test_one_thread_however_many_race_for_the_first_record(make_pipe: MakePipe) -> None:
+def test_one_thread_however_many_race_for_the_first_record(make_pipe: MakePipe, switching: None) -> None:
     """32 threads log the first record at once: one listener thread starts, and takes them all."""
     sink = Kept()
     pipe = make_pipe(sink)
@@ -167,18 +177,20 @@ def test_one_thread_however_many_race_for_the_first_record(make_pipe: MakePipe) 
         assert not pipe.listener.running
 
 
-def test_start_is_idempotent(make_pipe: MakePipe) -> None:
-    """`start` by hand, again and from many threads, makes one thread."""
+def test_start_is_idempotent(make_pipe: MakePipe, switching: None) -> None:
+    """`start` by hand, from many threads at once and again, makes one thread."""
     sink = Kept()
     pipe = make_pipe(sink)
-    pipe.listener.start()
-    (thread,) = listener_threads()
-    pipe.listener.start()
-    run_threads(*8 * [pipe.listener.start])
-    assert listener_threads() == [thread]
-    pipe.logger.info("one")
-    assert pipe.listener.flush(HANG)
-    assert sink.messages == ["one"]
+    for turn in range(1, 21):
+        run_threads(*8 * [pipe.listener.start])
+        running = listener_threads()
+        assert len(running) == 1, f"turn {turn}"
+        pipe.listener.start()
+        assert listener_threads() == running
+        pipe.logger.info("one")
+        assert pipe.listener.flush(HANG)
+        assert sink.messages == turn * ["one"]
+        assert pipe.listener.stop(HANG)
 
 
 def test_stop_is_idempotent_and_the_next_record_restarts(make_pipe: MakePipe) -> None:
@@ -208,7 +220,7 @@ def test_stop_from_several_threads_at_once(make_pipe: MakePipe) -> None:
         answers.clear()
 
 
-def test_stop_while_others_log(make_pipe: MakePipe) -> None:
+def test_stop_while_others_log(make_pipe: MakePipe, switching: None) -> None:
     """`stop` again and again, from two threads, while two others log: nothing raises, is lost or comes twice."""
     sink = Batches()
     pipe = make_pipe(sink, flush_interval=0.0)
@@ -238,6 +250,37 @@ def test_stop_while_others_log(make_pipe: MakePipe) -> None:
     for number in range(2):
         positions = [int(message.split()[1]) for message in sink.messages if message.startswith(f"{number} ")]
         assert positions == sorted(positions)
+
+
+def message(text: str) -> logging.LogRecord:
+    """A record at INFO."""
+    return logging.makeLogRecord({"levelno": logging.INFO, "msg": text})
+
+
+def test_a_record_that_comes_as_the_thread_ends() -> None:
+    """After the thread's last look at the queue and before its end: the record is written all the same, by itself."""
+
+    class Ending(BatchQueueListener):
+        late = 0
+
+        def dequeue(self, block: bool) -> list[logging.LogRecord] | None:  # type: ignore[override]
+            batch = super().dequeue(block)
+            if batch is None and self.late < 3:
+                self.late += 1
+                run_threads(lambda: queue.put(message(f"late {self.late}")))
+            return batch
+
+    sink = Batches()
+    queue = RecordQueue()
+    listener = Ending(queue, sink, flush_interval=0.01)
+    queue.put(message("first"))
+    for turn in range(1, 4):
+        listener.stop(HANG)
+        wait_for(lambda: len(sink.messages) == turn + 1)  # noqa: B023
+    assert sink.messages == ["first", "late 1", "late 2", "late 3"]
+    assert listener.stop(HANG)
+    wait_for(lambda: not listener.running)
+    assert_conserved(queue.stats())
 
 
 def test_stop_gives_up_on_a_sink_that_blocks(make_pipe: MakePipe) -> None:
@@ -381,11 +424,12 @@ def test_the_flush_interval_gathers(make_pipe: MakePipe) -> None:
     sink = Batches()
     pipe = make_pipe(sink, flush_interval=NEVER)
     begin(pipe, sink)
-    for number in range(200):
+    for number in range(20):
         pipe.logger.info("%d", number)
+        time.sleep(0.005)  # the thread has time to write each of them, if it did not wait
     assert sink.batches == []
     assert pipe.listener.flush(HANG)
-    assert sink.messages == [str(number) for number in range(200)]
+    assert sink.messages == [str(number) for number in range(20)]
     assert len(sink.batches) == 1
     assert pipe.queue.stats().batches == 2
 

@@ -40,6 +40,7 @@ WRITE = (
 who, total = sys.argv[1], int(sys.argv[2])
 chance = random.Random(int(who))
 sink = handler(10_000)
+print("ready", flush=True)
 sys.stdin.readline()
 n = 0
 while n < total:
@@ -81,9 +82,12 @@ def assert_no_file_exceeds(limit: int) -> None:
 
 @contextmanager
 def running(code: str, count: int, *args: object) -> Iterator[list[Popen[str]]]:
-    """Start ``count`` processes with their number and ``args``, and let them go together."""
+    """Start ``count`` processes with their number and ``args``, and let them go together when all are ready."""
     processes = [start_python(code, number, *args, cwd=Path.cwd()) for number in range(count)]
     try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
@@ -120,6 +124,7 @@ who = int(sys.argv[1])
 os.umask(0o077 if who % 2 else 0)
 app = Flask("stress")
 asynclog = AsyncLog(app, format="%(message)s", max_bytes=40_000, backup_count=1000, lock_timeout=100)
+print("ready", flush=True)
 sys.stdin.readline()
 for n in range(20_000):
     level = logging.ERROR if n % 97 == 0 else logging.INFO
@@ -194,6 +199,7 @@ app = Flask("stress")
 asynclog = AsyncLog(
     app, filename="logs/app.log", format="%(message)s", max_bytes=10_000, backup_count=1000, lock_timeout=100
 )
+print("ready", flush=True)
 sys.stdin.readline()
 for n in range(3000):
     app.logger.info("%d %06d %s", who, n, "x" * (n % 50))

@@ -33,6 +33,15 @@ def logger() -> Iterator[logging.Logger]:
     logger.propagate = True
 
 
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """The interpreter changes threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def run_threads(*targets: Callable[[], object]) -> None:
     """Run every target on a thread of its own, to the end."""
     threads = [threading.Thread(target=target, daemon=True) for target in targets]
@@ -64,7 +73,7 @@ def test_a_counter_under_threads() -> None:
     assert seen == sorted(seen)
 
 
-def test_drops_by_reason_and_level() -> None:
+def test_drops_by_reason_and_level(switching: None) -> None:
     """Drops are counted for each reason and level; threads that count the first of a kind at once share it."""
     queue = RecordQueue()
     assert (queue.tally.drops.counts(), queue.tally.drops.total()) == ({}, 0)
@@ -93,7 +102,7 @@ def test_a_snapshot_names_levels() -> None:
     assert (stats.accepted, stats.dropped, stats.pending) == (4, 3, 1)
 
 
-def test_the_law_holds_at_every_moment(make_app: MakeApp, logger: logging.Logger) -> None:
+def test_the_law_holds_at_every_moment(make_app: MakeApp, logger: logging.Logger, switching: None) -> None:
     """Whoever looks, and when: accepted = written + dropped + failed + pending, and no count goes back."""
 
     class Choosy(logging.Formatter):
@@ -122,12 +131,7 @@ def test_the_law_holds_at_every_moment(make_app: MakeApp, logger: logging.Logger
         asynclog.stop(HANG)
         ended.set()
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        run_threads(partial(look, seen[0]), partial(look, seen[1]), log_and_stop)
-    finally:
-        sys.setswitchinterval(interval)
+    run_threads(partial(look, seen[0]), partial(look, seen[1]), log_and_stop)
     for stats in itertools.chain(*seen):
         assert stats.accepted == stats.written + stats.dropped + stats.failed + stats.pending
         assert stats.pending >= 0
