@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
-from typing import Any
+
+from flask_asynclog.report import PATIENCE, write_stderr
 
 
-class ConsoleHandler(logging.StreamHandler[Any]):
-    """Mirrors batches to whatever ``sys.stderr`` is at that moment: one write per batch.
+class ConsoleHandler(logging.Handler):
+    """Mirrors batches to whatever ``sys.stderr`` is at that moment.
 
-    A stderr that takes nothing more (a closed terminal, a broken pipe) ends the mirror's output, not the log:
-    it is not tried again, and the records do not count as failed for it.
+    A mirror only: lines that stderr does not take (a closed terminal, a pipe that nobody reads) are not tried again
+    and do not count as failed; nobody waits for it, once it was found stuck, until it takes lines again.
     """
 
     def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        #: Whether stderr has refused a batch.
-        self.broken = False
+        super().__init__()
+        self._stuck = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, as any handler does."""
+        self.write_batch(self.format_batch([record]))
 
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
         """One line per record."""
@@ -26,13 +29,6 @@ class ConsoleHandler(logging.StreamHandler[Any]):
 
     def write_batch(self, lines: Sequence[str]) -> int:
         """Write all lines; returns their number."""
-        stream = sys.stderr
-        if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  # pythonw, daemons
-            text = "\n".join(lines) + "\n"
-            encoding = getattr(stream, "encoding", None) or "utf-8"
-            try:
-                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-                stream.flush()
-            except (OSError, ValueError):
-                self.broken = True
+        text = "".join(f"{line}\n" for line in lines)
+        self._stuck = not write_stderr(text, 0 if self._stuck else PATIENCE)
         return len(lines)

@@ -31,14 +31,21 @@ class AppState:
         """See `AsyncLog.stop`."""
         return self.pipeline is None or self.pipeline.stop(timeout)
 
+    def begin_stop(self, timeout: float | None = None) -> None:
+        """Begin what `stop` waits for."""
+        if self.pipeline is not None:
+            self.pipeline.begin_stop(timeout)
+
     def close(self, timeout: float | None = None) -> bool:
         """See `AsyncLog.close`."""
         pipeline, self.pipeline = self.pipeline, None
         if pipeline is None:
             return True
-        if self._removed_default_from is not None:
-            self._removed_default_from.addHandler(default_handler)
-        return pipeline.release(timeout)
+        stopped = pipeline.release(timeout)
+        logger = self._removed_default_from
+        if logger is not None and not pipeline.attachment.covers(logger):  # another app of this name may still log
+            logger.addHandler(default_handler)
+        return stopped
 
     def stats(self) -> Stats:
         """See `AsyncLog.stats`."""
@@ -114,6 +121,8 @@ class AsyncLog:
             is counted as failed.
         :returns: whether all was written.
         """
+        for state in self._states:
+            state.begin_stop(timeout)  # all at the same time
         return all([state.stop(timeout) for state in self._states])
 
     def close(self, timeout: float | None = None) -> bool:
@@ -124,7 +133,8 @@ class AsyncLog:
         :param timeout: as in `stop`.
         :returns: whether all was written.
         """
-        return all([state.close(timeout) for state in self._states])
+        states, self._states = self._states, []
+        return all([state.close(timeout) for state in states])
 
     def stats(self) -> Stats:
         """The counters of this process, summed over the files of this instance's apps."""

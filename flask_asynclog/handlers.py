@@ -12,7 +12,7 @@ from typing import Any
 
 from flask_asynclog.config import ConfigError, Settings, option_table
 from flask_asynclog.pipeline import open_pipeline
-from flask_asynclog.queuehandler import AsyncQueueHandler
+from flask_asynclog.queuehandler import AsyncQueueHandler, handle_without_lock
 from flask_asynclog.stats import Stats
 
 __all__ = ["AsyncQueueHandler", "AsyncRotatingFileHandler"]
@@ -49,19 +49,28 @@ class AsyncRotatingFileHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter ``record`` and put its snapshot into the queue. Takes no lock."""
-        passed: Any = self.filter(record)
-        if passed:
-            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
-        return passed
+        return handle_without_lock(self, record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the snapshot of ``record`` into the queue; never waits, unless ``overflow`` is ``block``."""
         self._pipeline.handler.emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Count a record that could not be read, and say so once."""
+        self._pipeline.handler.handleError(record)
+
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
-        """Format with ``fmt`` from now on; ``None`` changes nothing."""
+        """Format with ``fmt`` from now on; ``None`` changes nothing.
+
+        :raises ConfigError: if others write to the same file, whose lines would change as well.
+        """
         super().setFormatter(fmt)
         if fmt is not None:
+            if self._pipeline.users > 1:
+                raise ConfigError(
+                    f"formatter={fmt!r}: {self._pipeline.path} is in use in this process by others, whose lines would "
+                    'change too. Give all of them the same "format" option, or another file'
+                )
             self._pipeline.set_formatter(fmt)
 
     def flush(self) -> None:

@@ -51,7 +51,7 @@ def _harmless(function: _Function) -> _Function:
 
 @dataclass(slots=True)
 class _Exchange:
-    """One request under way. Lives in its WSGI environment, so nested requests have their own."""
+    """One request under way. Lives in its WSGI environment."""
 
     started: float | None
     request_id: str | None
@@ -155,6 +155,8 @@ class RequestHooks:
         """The app, with an end that nothing prevents: the response is logged, the context has its former id back."""
         outer_request_id = context.request_id.get()
         exchange: _Exchange | None
+        # An environ may come back: that of the request around this one, copied, or that of a first try.
+        former = environ.pop(self._key, None)
         environ[self._served_key] = True
         try:
             return self._wsgi_app(environ, start_response)
@@ -165,6 +167,8 @@ class RequestHooks:
             raise
         finally:
             self.finish_request(environ.get(self._key))
+            if former is not None:
+                environ[self._key] = former
             context.request_id.set(outer_request_id)
 
     @_harmless

@@ -25,6 +25,9 @@ class Forkable(Protocol):
 class Exitable(Protocol):
     """Something to be brought to an end before the interpreter is."""
 
+    def begin_exit(self) -> None:
+        """Begin to drain; do not wait."""
+
     def at_exit(self) -> None:
         """Drain within its own deadline, and say what is left."""
 
@@ -69,11 +72,14 @@ def exiting() -> bool:
 def _at_exit() -> None:
     global _exiting
     _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
-    for exitable in list(_exitables):
-        try:
-            exitable.at_exit()
-        except Exception as error:
-            say(f"draining at exit failed: {show_error(error)}")
+    exitables = list(_exitables)
+    # All of them begin before the first is waited for, so that the time to drain is one, not one per file.
+    for step in ([one.begin_exit for one in exitables], [one.at_exit for one in exitables]):
+        for call in step:
+            try:
+                call()
+            except Exception as error:
+                say(f"draining at exit failed: {show_error(error)}")
 
 
 def _after_fork_in_child() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -34,13 +35,15 @@ def open_pipeline(settings: Settings, *, console: bool, any_level: bool = False)
     if pipeline is None:
         pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console))
     different = pipeline.settings.differences(settings)
-    if any_level:
+    if any_level or pipeline.any_level:
         different = [key for key in different if key != f"{PREFIX}LEVEL"]
     if different:
         raise ConfigError(
             f"{path} is in use in this process with another {', '.join(different)}: use the same settings, "
             f"or another {PREFIX}FILENAME"
         )
+    if pipeline.any_level and not any_level:
+        pipeline.set_level(settings)
     pipeline.users += 1
     return pipeline
 
@@ -56,6 +59,8 @@ class Pipeline:
         self.settings = settings
         #: Apps that share this pipeline.
         self.users = 0
+        #: Whether no app has said yet which level the handler has.
+        self.any_level = True
         self._reconfigurations = 0
         self._repaired = 0
         self._reconfiguration_said = False
@@ -77,7 +82,6 @@ class Pipeline:
             sinks.insert(0, stderr)  # before the file, whose retries may take long
         self.queue = RecordQueue(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.handler = AsyncQueueHandler(self.queue)
-        self.handler.setLevel(settings.level)
         self.set_formatter(_formatter(settings.format))
         self.listener = BatchQueueListener(
             self.queue,
@@ -88,6 +92,12 @@ class Pipeline:
         self.attachment = Attachment(self.handler, self._on_reconfigured)
         # Registered now, so that logging.shutdown(), registered before, runs after the drain.
         lifecycle.register_exit(self.listener)
+
+    def set_level(self, settings: Settings) -> None:
+        """The handler's level, of the first app; handlers that share the pipeline have their own."""
+        self.any_level = False
+        self.settings = dataclasses.replace(self.settings, level=settings.level)
+        self.handler.setLevel(settings.level)
 
     def set_formatter(self, formatter: logging.Formatter) -> None:
         """Write lines by ``formatter`` from now on; its ``formatException`` runs where the record is made."""
@@ -100,9 +110,16 @@ class Pipeline:
 
     def stop(self, timeout: float | None = None) -> bool:
         """See `BatchQueueListener.stop`; ``None`` means the ``shutdown_timeout`` of the settings. Closes the file."""
-        stopped = self.listener.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+        stopped = self.listener.stop(self._patience(timeout))
         self.sink.close()
         return stopped
+
+    def begin_stop(self, timeout: float | None = None) -> None:
+        """See `BatchQueueListener.begin_stop`."""
+        self.listener.begin_stop(self._patience(timeout))
+
+    def _patience(self, timeout: float | None) -> float:
+        return self.settings.shutdown_timeout if timeout is None else timeout
 
     def stats(self) -> Stats:
         """The counters of this moment."""

@@ -13,14 +13,17 @@ from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 
+from flask_asynclog.records import show_error
+from flask_asynclog.report import Once
 from flask_asynclog.stats import Counter, Stats, Tally
 
 #: Share of the queue open to records below WARNING: rsyslog and Logback draw the line in the same region.
 ORDINARY_SHARE = 0.8
 
 #: Records that the draining thread may log by itself before more of the others' have been drained.
-OWN_RECORDS = 256
+OWN_RECORDS = 16
 
+_once = Once()
 _NEVER = sys.maxsize
 _Lane = deque[tuple[int, logging.LogRecord]]
 
@@ -157,7 +160,10 @@ class RecordQueue:
             self._wake_at = _NEVER
             try:
                 self.wake()
-            except BaseException:  # a signal handler that raises has come in between: the next record wakes
+            except Exception as error:  # the record is in the queue all the same; the next one wakes
+                self._wake_at = 0
+                _once.say("wake", f"the listener could not be woken: {show_error(error)}")
+            except BaseException:
                 self._wake_at = 0
                 raise
 

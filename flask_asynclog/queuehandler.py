@@ -15,6 +15,19 @@ from flask_asynclog.report import Once
 _once = Once()
 
 
+def handle_without_lock(handler: logging.Handler, record: logging.LogRecord) -> Any:
+    """What `logging.Handler.handle` does, without the handler's lock; a filter that raises goes to ``handleError``."""
+    try:
+        passed: Any = handler.filter(record)
+    except Exception:
+        handler.handleError(record)
+        return False
+    if passed:
+        # From Python 3.12 a filter may answer with another record.
+        handler.emit(passed if isinstance(passed, logging.LogRecord) else record)
+    return passed
+
+
 class AsyncQueueHandler(logging.handlers.QueueHandler):
     """Puts a snapshot of each record into a `RecordQueue`; microseconds, no I/O, no lock.
 
@@ -33,12 +46,8 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         self.on_close: Callable[[], None] | None = None
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter ``record`` and put its snapshot into the queue."""
-        passed: Any = self.filter(record)
-        if passed:
-            # From Python 3.12 a filter may answer with another record.
-            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
-        return passed
+        """Filter ``record`` and put its snapshot into the queue. A filter that raises costs the record only."""
+        return handle_without_lock(self, record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the snapshot of ``record`` into the queue; a failure is counted and said once, never raised."""

@@ -59,6 +59,8 @@ class ExceptionSummary(NamedTuple):
 
 #: Levels of nesting that a value may have.
 DEEPEST = 8
+#: Values that one ``extra`` may have, those of its containers included.
+MOST_VALUES = 10_000
 
 _plain_formatter = logging.Formatter()
 
@@ -156,29 +158,44 @@ def exception_summary(record: logging.LogRecord) -> ExceptionSummary | None:
     return ExceptionSummary(type(value).__qualname__, show_error(value).partition(": ")[2])
 
 
-def freeze(value: object, depth: int = 0) -> object:
+def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> object:
     """A copy of ``value`` that no other thread changes: containers copied, other objects as their ``repr``.
 
-    Proxies are resolved here, where their request is. Nesting beyond 8 levels (cycles too) becomes ``"…"``.
+    Proxies are resolved here, where their request is. Nesting beyond 8 levels and values beyond the first 10,000
+    become ``"…"``, so that cycles and large objects cost a logging call milliseconds at most.
     """
     if type(value) in _IMMUTABLE:
         return value
-    if isinstance(value, LocalProxy):
-        try:
-            value = cast(Any, value)._get_current_object()
-        except Exception as error:  # outside its context, as a rule
-            return f"<unbound: {show_error(error).splitlines()[0]}>"
-    if isinstance(value, _VALUES):
-        return value
-    if depth >= DEEPEST:
-        return "…"
+    budget = [MOST_VALUES] if budget is None else budget
     try:
+        if isinstance(value, LocalProxy):
+            try:
+                value = cast(Any, value)._get_current_object()
+            except Exception as error:  # outside its context, as a rule
+                return f"<unbound: {show_error(error).splitlines()[0]}>"
+        if isinstance(value, _VALUES):
+            return value
+        if depth >= DEEPEST:
+            return "…"
         if isinstance(value, Mapping):
-            items = cast("Mapping[object, object]", value).items()
-            return {key if type(key) in _IMMUTABLE else show(key): freeze(item, depth + 1) for key, item in items}
+            copied: dict[object, object] = {}
+            for key, item in cast("Mapping[object, object]", value).items():
+                budget[0] -= 1
+                if budget[0] < 0:
+                    copied["…"] = "…"
+                    break
+                copied[key if type(key) in _IMMUTABLE else show(key)] = freeze(item, depth + 1, budget)
+            return copied
         if isinstance(value, (list, tuple, AbstractSet)):
-            return [freeze(item, depth + 1) for item in cast("list[object]", value)]
-    except Exception as error:  # changed while it was copied, or an iterator of its own that raises
+            items: list[object] = []
+            for item in cast("list[object]", value):
+                budget[0] -= 1
+                if budget[0] < 0:
+                    items.append("…")
+                    break
+                items.append(freeze(item, depth + 1, budget))
+            return items
+    except Exception as error:  # changed while it was copied, or an object that raises when it is looked at
         kind = type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
-        return f"<{kind}: {show_error(error)}>"
+        return f"<{kind}: {show_error(error).splitlines()[0]}>"
     return show(value)

@@ -1,25 +1,55 @@
-"""One line on stderr: where the library speaks of itself when its own log cannot be used.
+"""stderr, where the library speaks of itself when its own log cannot be used.
 
-Called from any thread. Never raises: with stderr gone there is nobody left to tell.
+Called from any thread. Never raises, and never waits for a reader that has stopped reading: with stderr gone or stuck
+there is nobody to tell.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
+
+#: Seconds that one line waits for a stderr that does not take it.
+PATIENCE = 0.1
 
 
 def say(message: str) -> None:
-    """Write ``flask_asynclog[pid]: message`` and a line end to ``sys.stderr``, in one write."""
-    stream = sys.stderr
-    if stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # pythonw, daemons
-        return
+    """Write ``flask_asynclog[pid]: message`` as one line to ``sys.stderr``."""
     line = " ".join(message.split())  # an error text must not become several lines
+    write_stderr(f"flask_asynclog[{os.getpid()}]: {line}\n", PATIENCE)
+
+
+def write_stderr(text: str, patience: float) -> bool:
+    """Write ``text`` to whatever ``sys.stderr`` is at this moment; returns whether all of it was taken.
+
+    A file descriptor is written to directly, piece by piece and only when it can take one, so that a full pipe
+    holds up neither this thread nor, by the stream's lock, any other.
+
+    :param patience: longest wait for each piece, in seconds.
+    """
+    stream = sys.stderr
+    if stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # daemons
+        return False
     try:
-        stream.write(f"flask_asynclog[{os.getpid()}]: {line}\n")
-        stream.flush()
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        data = text.encode(encoding, "backslashreplace")
+        try:
+            fd = stream.fileno()
+        except (OSError, ValueError, AttributeError):  # a stream of Python only, as tests have
+            stream.write(data.decode(encoding))
+            stream.flush()
+            return True
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        left = memoryview(data)
+        while left:
+            if not poller.poll(patience * 1000):
+                return False
+            left = left[os.write(fd, left[: select.PIPE_BUF]) :]  # so much a writable pipe takes without waiting
     except (OSError, ValueError):
-        return
+        return False
+    return True
 
 
 class Once:

@@ -113,8 +113,9 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             self._writing = True
             try:
                 count = self._write_some(lines)
-                while self._deferred:
-                    del self._deferred[: self._write_some(self._deferred)]
+                with contextlib.suppress(OSError):  # what is deferred is written with the next batch
+                    while self._deferred:
+                        del self._deferred[: self._write_some(self._deferred)]
             finally:
                 self._writing = False
         if self._close_wanted:

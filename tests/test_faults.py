@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+
 from flask_asynclog import AsyncLog
 from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.listener import BatchQueueListener
@@ -123,7 +124,7 @@ def fill(directory: Path) -> Path:
 def test_a_full_disk_tears_nothing_and_loses_nothing(
     make_app: AppMaker, small_disk: Path, max_bytes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Logging goes on while the disk is full; when there is room again, all records are there, whole, once, in order."""
+    """Logging goes on while the disk is full; with room again, all records are there, whole, once, in order."""
     path = small_disk / "app.log"
     app, asynclog = make_app(filename=path, format="%(message)s", max_bytes=max_bytes, backup_count=100)
     lines = write(app, 0, 300)
@@ -284,9 +285,7 @@ def test_stop_returns_by_its_deadline_while_the_lock_holder_is_stopped(
     assert_conserved(asynclog.stats())
 
 
-def test_writing_resumes_when_the_lock_holder_is_killed(
-    make_app: AppMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_writing_resumes_when_the_lock_holder_is_killed(make_app: AppMaker, capsys: pytest.CaptureFixture[str]) -> None:
     """The lock dies with its holder. Until then attempts time out: one line, which names the holder; none is lost."""
     app, asynclog = make_app(format="%(message)s", lock_timeout=0.05)
     lines = write(app, 0, 10)
@@ -363,9 +362,7 @@ for n in range(100):
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced", "replaced by a directory"])
-def test_the_lock_file_is_taken_away(
-    make_app: AppMaker, change: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_lock_file_is_taken_away(make_app: AppMaker, change: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A new one is made and used; where none can be made, records wait until it can."""
     app, asynclog = make_app(format="%(message)s")
     lines = write(app, 0, 10)
@@ -446,9 +443,7 @@ def test_the_log_is_copied_and_truncated(make_app: AppMaker, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("recreated", [True, False])
-def test_the_directory_is_removed(
-    make_app: AppMaker, recreated: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_directory_is_removed(make_app: AppMaker, recreated: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """With all in it; whether or not somebody makes it again, later records are in a new file there."""
     path = Path("logs/deep/app.log")
     app, asynclog = make_app(filename=path, format="%(message)s", max_bytes=1000, backup_count=50)
@@ -464,9 +459,7 @@ def test_the_directory_is_removed(
     assert_all_written(asynclog, 200)
 
 
-def test_the_directory_is_gone_and_cannot_be_made(
-    make_app: AppMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_directory_is_gone_and_cannot_be_made(make_app: AppMaker, capsys: pytest.CaptureFixture[str]) -> None:
     """Records wait in the queue until it can."""
     path = Path("logs/app.log")
     app, asynclog = make_app(filename=path, format="%(message)s")

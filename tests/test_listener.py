@@ -350,6 +350,21 @@ def test_flush_returns_when_the_records_are_with_the_sink(make_pipe: MakePipe) -
     assert pipe.listener.flush(0.0)
 
 
+def test_many_threads_flush_their_first_record(make_pipe: MakePipe, switching: None) -> None:
+    """Also while another thread is just starting the listener, each flush waits, and is right."""
+    sink = Batches()
+    pipe = make_pipe(sink, flush_interval=NEVER)
+
+    def log_and_flush(number: int) -> None:
+        pipe.logger.info("%d", number)
+        assert pipe.listener.flush(HANG)
+        assert str(number) in sink.messages
+
+    for turn in range(20):
+        run_threads(*(partial(log_and_flush, 8 * turn + number) for number in range(8)))
+        assert pipe.listener.stop(HANG)
+
+
 def test_flush_tells_of_records_given_up(make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """False when a record accepted before the call failed meanwhile, also one that the sink had in hand already."""
 

@@ -22,10 +22,11 @@ from unittest.mock import patch
 
 import pytest
 from flask import Flask
-from flask_asynclog import AsyncLog, ConfigError
-from flask_asynclog.rotating import BATCH_BYTES, BatchRotatingFileHandler, LockTimeout
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flask_asynclog import AsyncLog, ConfigError
+from flask_asynclog.rotating import BATCH_BYTES, BatchRotatingFileHandler, LockTimeout
 from support import is_root, log_files, log_lines, run_python, wait_for
 
 LOG = Path("app.log")
@@ -200,9 +201,7 @@ def test_an_empty_batch_writes_nothing(make_handler: HandlerMaker) -> None:
 
 @settings(deadline=None, max_examples=60, database=None)
 @given(
-    batches=st.lists(
-        st.lists(st.text(alphabet="aé漢", max_size=40), min_size=1, max_size=8), max_size=12
-    ),
+    batches=st.lists(st.lists(st.text(alphabet="aé漢", max_size=40), min_size=1, max_size=8), max_size=12),
     max_bytes=st.integers(1, 120),
     existing=st.text(alphabet="ab", max_size=150),
 )
@@ -688,6 +687,7 @@ inside.wait()
 report, go = os.pipe(), os.pipe()
 pid = os.fork()
 if pid == 0:
+    signal.alarm(60)  # the child too ends when it hangs
     assert handler.stream is None and handler.stream_lock is None
     handler.rotator = None
     try:
@@ -892,5 +892,3 @@ def test_checking_a_file_leaves_nothing_open_and_waits_for_nobody(make_handler: 
         handler.check()
     assert handler.stream is None
     assert handler.stream_lock is None
-
-

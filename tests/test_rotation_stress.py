@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+
 from support import HANG, PRINT_STATS, assert_conserved, log_files, log_lines, read_stats, run_python, start_python
 
 LOG = Path("app.log")
