@@ -78,6 +78,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._give_up_at = math.inf
         self._gather_until = 0.0
         self._exit_at = 0.0
+        #: Records failed before the stop under way, and the time it was given.
+        self._stop_begun: tuple[int, float | None] | None = None
         self._drop_report = DropReport(self.queue.tally.drops)
         self._delivery = Delivery(
             self.handlers,
@@ -177,21 +179,26 @@ class BatchQueueListener(logging.handlers.QueueListener):
             on stderr. ``None``: no limit.
         :returns: whether everything was drained in time.
         """
-        failed_before = self.queue.tally.failed
         thread = self.begin_stop(timeout)
-        if thread is None:
-            self.drain()
-            return self.queue.pending == 0
         if thread is threading.current_thread():
             return False
-        thread.join(timeout)
-        left = self.queue.tally.failed - failed_before + (self.queue.pending if thread.is_alive() else 0)
+        if thread is None:
+            self.drain()
+        else:
+            thread.join(timeout)
+        begun, self._stop_begun = self._stop_begun, None
+        failed_before, given = begun or (self.queue.tally.failed, timeout)
+        left = self.queue.tally.failed - failed_before
+        if thread is None or thread.is_alive():
+            left += self.queue.pending
         if left:
-            say(f"{left} records were not written within {timeout or 0:.1f} s, the time to drain at exit or in stop()")
+            say(f"{left} records were not written within {given or 0:.1f} s, the time to drain at exit or in stop()")
         return not left
 
     def begin_stop(self, timeout: float | None) -> threading.Thread | None:
         """Tell the thread to drain within ``timeout`` seconds and to end; do not wait. Returns it, if there is one."""
+        if self._stop_begun is None:
+            self._stop_begun = (self.queue.tally.failed, timeout)
         patience = time.monotonic() + 1
         while (thread := self._thread) is not None and not thread.is_alive() and time.monotonic() < patience:
             time.sleep(0.001)  # another thread is about to start it; or this one is, interrupted by a signal handler
