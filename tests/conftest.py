@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flask_asynclog
 import pytest
 from flask import Flask
+
+import flask_asynclog
 from flask_asynclog import AsyncLog
 from support import open_fds, wait_for
 

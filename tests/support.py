@@ -37,7 +37,9 @@ def start_python(code: str, *args: object, cwd: Path, **popen: object) -> subpro
     return subprocess.Popen(command, **options)  # type: ignore[call-overload]
 
 
-def run_python(code: str, *args: object, cwd: Path, check: bool = True, **popen: object) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *args: object, cwd: Path, check: bool = True, **popen: object
+) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a new interpreter to its end; fails on a hang, and on an exit status that is not 0."""
     process = start_python(code, *args, cwd=cwd, **popen)
     try:
@@ -106,5 +108,3 @@ def open_fds() -> set[str]:
 def is_root() -> bool:
     """Whether the tests run with root's rights, which permissions do not bind."""
     return os.geteuid() == 0
-
-

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from flask_asynclog import ConfigError
 from flask_asynclog.handlers import AsyncQueueHandler, AsyncRotatingFileHandler
 from flask_asynclog.listener import BatchQueueListener
@@ -125,6 +126,27 @@ def test_other_settings_for_the_same_file_are_refused(logger: logging.Logger) ->
     logger.addHandler(handler)
     with pytest.raises(ConfigError, match=r"another ASYNCLOG_MAX_BYTES: use the same settings"):
         AsyncRotatingFileHandler(LOG, max_bytes=2000)
+
+
+def test_an_app_decides_about_the_level_of_a_shared_pipeline(make_app, logger: logging.Logger) -> None:
+    """In either order: the handler before it had named no level."""
+    handler = AsyncRotatingFileHandler(LOG)
+    logger.addHandler(handler)
+    app, asynclog = make_app(filename=LOG, level="DEBUG", flush_interval=0.1)
+    app.logger.debug("by the app")
+    logger.debug("by the handler")
+    assert asynclog.flush()
+    assert [line.rpartition(" - ")[2] for line in log_lines(LOG)] == ["by the app", "by the handler"]
+    assert_conserved(asynclog.stats())
+
+
+def test_a_formatter_for_a_shared_file_is_refused(make_app, logger: logging.Logger) -> None:
+    """It would change the lines of the others as well."""
+    make_app(filename=LOG, flush_interval=0.1)
+    handler = AsyncRotatingFileHandler(LOG)
+    logger.addHandler(handler)
+    with pytest.raises(ConfigError, match="in use in this process by others"):
+        handler.setFormatter(logging.Formatter("ZZZ %(message)s"))
 
 
 @pytest.mark.parametrize("option", ["loggers", "request_events", "trust_request_id", "enabled"])

@@ -965,3 +965,41 @@ def test_a_failure_inside_the_teardown_hook(make_app: MakeApp, capsys: pytest.Ca
     app.logger.removeFilter(broken)
     assert "() failed: TeardownFilterError: x" in capsys.readouterr().err
     assert context.request_id.get() is None
+
+
+# An environ that comes back.
+
+
+def test_a_request_made_with_the_environ_of_the_one_around_it(make_app: MakeApp) -> None:
+    """Both have both records, each with its own id, path and status; the outer one goes on as before."""
+    app, asynclog = make_app(format="json")
+
+    @app.get("/outer")
+    def outer() -> str:
+        return str(app.test_client().get("/missing", environ_base=request.environ).status_code)
+
+    assert app.test_client().get("/outer").data == b"404"
+    assert [(d["message"].split()[0], d["url.path"]) for d in documents(asynclog)] == [
+        ("Request", "/outer"),
+        ("Request", "/missing"),
+        ("Response", "/missing"),
+        ("Response", "/outer"),
+    ]
+    one, two, three, four = (d["request_id"] for d in documents(asynclog))
+    assert one == four != two == three
+
+
+def test_a_middleware_that_calls_the_app_twice(make_app: MakeApp) -> None:
+    """A second try with the same environ is a request of its own."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: "x")
+    inner = app.wsgi_app
+
+    def retrying(environ: Any, start_response: Any) -> Any:
+        list(inner(environ, lambda *_: None))
+        return inner(environ, start_response)
+
+    app.wsgi_app = retrying  # type: ignore[method-assign]
+    assert app.test_client().get("/").status_code == 200
+    assert [m.split()[0] for m in messages(asynclog)] == ["Request", "Response"] * 2
+    assert len({d["request_id"] for d in documents(asynclog)}) == 2

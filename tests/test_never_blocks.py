@@ -1,0 +1,190 @@
+"""Guarantee 2 and 7: whatever happens around it, a logging call returns, the app goes on, and logging recovers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, wait_for
+
+LOG = Path("app.log")
+
+
+def messages() -> list[str]:
+    """The messages in the file."""
+    return [line.split(" - ", 3)[3] for line in log_lines(LOG)]
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_record(
+    make_app, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No memory, or a Ctrl-C in the middle of the start: nothing is lost, nothing stays broken."""
+    app, asynclog = make_app()
+    start = threading.Thread.start
+
+    def start_once_in_vain(thread: threading.Thread) -> None:
+        if thread.name == "flask_asynclog" and failing.pop():
+            raise error
+        start(thread)
+
+    failing = [False, True]
+    monkeypatch.setattr(threading.Thread, "start", start_once_in_vain)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            app.logger.info("one")
+    else:
+        app.logger.info("one")
+    app.logger.info("two")
+    assert asynclog.flush(HANG)
+    assert messages() == ["one", "two"]
+    assert asynclog.stop(HANG)
+    assert_conserved(asynclog.stats())
+    assert capsys.readouterr().err.count("could not be woken") == (error is MemoryError)
+
+
+def test_stop_in_a_signal_handler_amid_the_start_of_the_thread_returns(tmp_path: Path) -> None:
+    """The handler interrupts the very thread that is starting ours: stop() does not wait for it for ever."""
+    result = run_python(
+        PRINT_STATS
+        + """
+import os, signal, threading
+from flask import Flask
+from flask_asynclog import AsyncLog
+app = Flask("demo")
+asynclog = AsyncLog(app)
+signal.signal(signal.SIGUSR1, lambda *_: print("stopped", asynclog.stop(2), flush=True))
+start = threading.Thread.start
+def interrupted(thread):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    start(thread)
+threading.Thread.start = interrupted
+app.logger.info("one")
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
+""",
+        cwd=tmp_path,
+    )
+    assert "stopped True" in result.stdout
+    stats = read_stats(result.stdout)
+    assert stats["written"] == 1
+    assert_conserved(stats)
+
+
+def test_what_refers_to_itself_costs_a_bounded_copy(make_app) -> None:
+    """Objects that all refer to each other would be copied n to the power of 8 times: the copy has a budget."""
+    app, asynclog = make_app(format="json")
+    nodes: list[dict[str, object]] = [{"id": number} for number in range(100)]
+    for node in nodes:
+        node["peers"] = nodes
+    app.logger.info("a graph", extra={"node": nodes[0], "rows": list(range(1_000_000)), "after": {"kept": 1}})
+    assert asynclog.flush(HANG)
+    (line,) = log_lines(LOG)
+    assert len(line) < 1_000_000
+    assert line.count("…") > 0
+    assert_conserved(asynclog.stats())
+
+
+def test_a_filter_that_raises_costs_its_record_only(make_app, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the caller: the view does not see it, the record is counted, it is said once."""
+    app, asynclog = make_app(request_events=())
+
+    def broken(record: logging.LogRecord) -> bool:
+        if "bad" in record.getMessage():
+            raise ValueError("a broken filter")
+        return True
+
+    (handler,) = [one for one in logging.getLogger().handlers if type(one).__module__.startswith("flask_asynclog")]
+    handler.addFilter(broken)
+    for message in ("good", "bad", "bad", "good"):
+        app.logger.info(message)
+    assert asynclog.stop(HANG)
+    assert [message for message in messages() if "dropped" not in message] == ["good", "good"]
+    assert asynclog.stats().dropped_by == {"unreadable": {"INFO": 2}}
+    assert_conserved(asynclog.stats())
+    assert capsys.readouterr().err.count("a broken filter") == 1
+
+
+def test_a_stuck_stderr_holds_up_neither_the_file_nor_the_exit(tmp_path: Path) -> None:
+    """A pipe that nobody reads, as stderr, with the console on: the file has all records, the process ends."""
+    reading, writing = os.pipe()
+    try:
+        result = run_python(
+            PRINT_STATS
+            + """
+from flask import Flask
+from flask_asynclog import AsyncLog
+app = Flask("demo")
+asynclog = AsyncLog(app, console=True, shutdown_timeout=60)
+for number in range(5000):
+    app.logger.info("record %d %s", number, "x" * 100)
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
+app.logger.info("at the end")
+""",
+            cwd=tmp_path,
+            stderr=writing,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    stats = read_stats(result.stdout)
+    assert stats["written"] == 5000
+    assert_conserved(stats)
+    assert len(log_lines(tmp_path / "app.log")) == 5001
+
+
+def test_all_files_are_drained_at_exit_at_the_same_time(tmp_path: Path) -> None:
+    """Three files whose locks are held: each says its loss, all within one time-out, not one after the other."""
+    result = run_python(
+        """
+import fcntl, logging, time, atexit
+from flask_asynclog.handlers import AsyncRotatingFileHandler
+begun = []
+atexit.register(lambda: print("TOOK", time.monotonic() - begun[0]))
+held = []
+for name in "abc":
+    handler = AsyncRotatingFileHandler(f"{name}.log", shutdown_timeout=5, lock_timeout=0.1)
+    held.append(open(f".__{name}.lock"))
+    fcntl.flock(held[-1], fcntl.LOCK_EX)
+    logging.getLogger().addHandler(handler)
+logging.warning("lost three times")
+begun.append(time.monotonic())
+""",
+        cwd=tmp_path,
+    )
+    assert result.stderr.count("1 records were not written within 5.0 s") == 3
+    took = float(result.stdout.split("TOOK ")[1].split()[0])
+    assert took < 10, "two time-outs or more: one after the other"
+
+
+def test_a_burst_of_a_busy_thread_is_written_while_it_lasts(make_app) -> None:
+    """The listener keeps its share of the interpreter when the queue fills up: it gives none away then."""
+    app, asynclog = make_app(queue_size=1000, request_events=())
+    began = time.monotonic()
+    pauses: list[float] = []
+    listener = app.extensions["asynclog"].pipeline.listener
+    sleep = time.sleep
+
+    def counted(seconds: float) -> None:
+        if threading.current_thread().name == "flask_asynclog":
+            pauses.append(len(listener.queue) / 1000)
+        sleep(seconds)
+
+    time.sleep = counted
+    try:
+        for number in range(20_000):
+            app.logger.info("%d", number)
+    finally:
+        time.sleep = sleep
+    assert asynclog.stop(HANG)
+    stats = asynclog.stats()
+    assert_conserved(stats)
+    assert stats.written > 1000, f"nothing but one queue in {time.monotonic() - began} s"
+    assert all(filled <= 0.55 for filled in pauses), "a pause although the queue was filling up"
+    wait_for(lambda: asynclog.stats().pending == 0)
