@@ -94,13 +94,13 @@ class Tally:
         for (reason, levelno), count in self.drops.counts().items():
             by_reason.setdefault(reason, {})[logging.getLevelName(levelno)] = count
             dropped += count
-        self._accepted = max(self._accepted, entered() + self.reports + dropped)
+        accepted = self._accepted = max(self._accepted, entered() + self.reports + dropped)
         return Stats(
-            accepted=self._accepted,
+            accepted=accepted,
             written=written,
             dropped=dropped,
             failed=failed,
-            pending=self._accepted - written - dropped - failed,
+            pending=accepted - written - dropped - failed,
             batches=self.batches,
             retries=self.retries,
             dropped_by=by_reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import settings
 
 import flask_asynclog
 from flask_asynclog import AsyncLog
 from support import open_fds, wait_for
+
+# Kept in memory: the project may not be writable for the tests' user. Timing is no failure.
+settings.register_profile("here", database=None, deadline=None)
+settings.load_profile("here")
 
 
 def pytest_configure() -> None:
@@ -68,3 +74,12 @@ def make_app(request: pytest.FixtureRequest) -> Iterator[Callable[..., tuple[Fla
     yield make
     for asynclog in made:
         asynclog.close()
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """The interpreter changes threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,28 @@ def run_python(
     if check:
         assert process.returncode == 0, f"exit status {process.returncode}; stdout:\n{out}\nstderr:\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_threads(*targets: Callable[[], object]) -> None:
+    """Run every target on a thread of its own, all at once, to the end; raises what one of them raised."""
+    together = threading.Barrier(len(targets))
+    errors: list[BaseException] = []
+
+    def run(target: Callable[[], object]) -> None:
+        together.wait(HANG)
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(target,), daemon=True) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    if errors:
+        raise errors[0]
 
 
 def log_files(path: Path) -> list[Path]:

@@ -9,7 +9,6 @@ import pickle
 import random
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import pytest
 from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.queue import RecordQueue
-from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, wait_for
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, run_threads, wait_for
 
 #: A flush interval that no test waits for.
 NEVER = 3600.0
@@ -63,15 +62,6 @@ def make_pipe(request: pytest.FixtureRequest) -> Iterator[MakePipe]:
         pipe.listener.stop(HANG)
         wait_for(lambda: not listener_threads())
         assert_conserved(pipe.stats())
-
-
-@pytest.fixture
-def switching() -> Iterator[None]:
-    """The interpreter changes threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 class Kept(logging.Handler):
@@ -118,28 +108,6 @@ class Batches(logging.Handler):
 def listener_threads() -> list[threading.Thread]:
     """The listeners' threads that run now."""
     return [thread for thread in threading.enumerate() if thread.name == "flask_asynclog"]
-
-
-def run_threads(*targets: Callable[[], object]) -> None:
-    """Run every target on a thread of its own, all at once, to the end; raises what one of them raised."""
-    together = threading.Barrier(len(targets))
-    errors: list[BaseException] = []
-
-    def run(target: Callable[[], object]) -> None:
-        together.wait(HANG)
-        try:
-            target()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(target,), daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANG)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    if errors:
-        raise errors[0]
 
 
 # The thread.

@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from types import FrameType
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from flask_asynclog.queue import OWN_RECORDS, RecordQueue
-from support import HANG
+from support import HANG, run_threads
 
 POLICIES = ("drop_new", "drop_old", "block")
 TraceFunction: TypeAlias = Callable[[FrameType, str, object], "TraceFunction | None"]
@@ -29,37 +29,6 @@ LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.C
 def record(levelno: int = logging.INFO, name: str = "queue") -> logging.LogRecord:
     """A record of a level; its name tells where it is from."""
     return logging.makeLogRecord({"name": name, "levelno": levelno})
-
-
-@pytest.fixture
-def switching() -> Iterator[None]:
-    """The interpreter changes threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def run_threads(*targets: Callable[[], object]) -> None:
-    """Run every target on a thread of its own, all at once, to the end; raises what one of them raised."""
-    together = threading.Barrier(len(targets))
-    errors: list[BaseException] = []
-
-    def run(target: Callable[[], object]) -> None:
-        together.wait(HANG)
-        try:
-            target()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(target,), daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANG)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    if errors:
-        raise errors[0]
 
 
 class QueueModel(RuleBasedStateMachine):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from flask_asynclog import AsyncLog, Stats
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.stats import Counter
-from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, run_threads
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 COUNTS = ("accepted", "written", "dropped", "failed", "pending", "batches", "retries")
@@ -31,25 +30,6 @@ def logger() -> Iterator[logging.Logger]:
     logger = logging.getLogger("stats")
     yield logger
     logger.propagate = True
-
-
-@pytest.fixture
-def switching() -> Iterator[None]:
-    """The interpreter changes threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def run_threads(*targets: Callable[[], object]) -> None:
-    """Run every target on a thread of its own, to the end."""
-    threads = [threading.Thread(target=target, daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANG)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
 
 
 def test_a_counter_under_threads() -> None:
