@@ -487,53 +487,58 @@ for n in range(20):
 INTERRUPTING = (
     PRELUDE
     + """
-MODULES = ("flask_asynclog/rotating.py", "flask_asynclog/files.py", "concurrent_log_handler/__init__.py")
-def interrupted(point, write, action):
-    # CPython looks for signals when it enters a function and when a call into C returns. Returns whether the
-    # write has so many of these points.
-    left = point
+def interrupted(points, write, action):
+    # CPython looks for signals when it enters a function and when a call into C returns: numbered from 1. Returns
+    # how many of them the write had.
+    passed = 0
     def profile(frame, event, arg):
-        nonlocal left
-        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(MODULES):
-            left -= 1
-            if left == 0:
+        nonlocal passed
+        if event in ("call", "c_return"):
+            passed += 1
+            if passed in points:
                 sys.setprofile(None)
-                action()
+                try:
+                    action()
+                finally:
+                    sys.setprofile(profile)
     sys.setprofile(profile)
     try:
         write()
     finally:
         sys.setprofile(None)
-    return left <= 0
+    return passed
 """
 )
 
 
-def test_a_record_logged_at_any_point_of_a_write_is_written_with_it() -> None:
-    """By a signal handler, say, and in a rotation too: the interrupted record and the other are both there."""
+@pytest.mark.parametrize("also_at", [0, 40])
+def test_a_record_logged_at_any_point_of_a_write_is_written_with_it(also_at: int) -> None:
+    """By a signal handler, say, and in a rotation too; also when the write of an earlier such record is interrupted."""
     code = (
         INTERRUPTING
         + """
 handler = make(max_bytes=60, backup_count=10_000)
-point = 1
-while interrupted(
-    point,
-    lambda: handler.emit_batch([record(f"outer {point:04d}")]),
-    lambda: handler.emit_batch([record(f"inner {point:04d}")]),
-):
-    last = open("app.log").read() + (open("app.log.1").read() if os.path.exists("app.log.1") else "")
-    if f"outer {point:04d}\\n" not in last or f"inner {point:04d}\\n" not in last:
-        print("missing at", point)
+also_at, point, last, inner = int(sys.argv[1]), 0, 1000, []
+def log_inner():
+    inner.append(f"inner {point:04d} {len(inner)}")
+    handler.emit_batch([record(inner[-1])])
+while point < last:
     point += 1
-print(point)
+    last = interrupted({also_at, point}, lambda: handler.emit_batch([record(f"outer {point:04d}")]), log_inner)
+    files = ["app.log", "app.log.1", "app.log.2"]
+    text = "".join(open(file).read() for file in files if os.path.exists(file))
+    if f"outer {point:04d}\\n" not in text or inner[-1] not in text:
+        print("missing at", point)
+print(point, *inner, sep="\\n")
 """
     )
-    *missing, count = run_within(60, code).splitlines()
+    lines = run_within(60, code, also_at).splitlines()
+    missing = [line for line in lines if line.startswith("missing")]
     assert missing == []
-    assert int(count) > 50
-    # The last round had no such point any more, so no inner record.
-    expected = [f"{kind} {point:04d}" for point in range(1, int(count)) for kind in ("inner", "outer")]
-    assert sorted(log_lines(LOG)) == sorted([*expected, f"outer {int(count):04d}"])
+    points, inner = int(lines[0]), lines[1:]
+    assert points > 50
+    assert len(inner) >= points
+    assert sorted(log_lines(LOG)) == sorted([*(f"outer {point:04d}" for point in range(1, points + 1)), *inner])
     assert max(sizes()) <= 60
 
 
@@ -543,10 +548,11 @@ def test_a_close_at_any_point_of_a_write_loses_nothing() -> None:
         INTERRUPTING
         + """
 handler = make(max_bytes=30, backup_count=10_000)
-point = closed = 1
-while interrupted(point, lambda: handler.emit_batch([record(f"record {point:04d}")]), handler.close):
-    closed += handler.stream is None and handler.stream_lock is None
+point, last, closed = 0, 1000, 0
+while point < last:
     point += 1
+    last = interrupted({point}, lambda: handler.emit_batch([record(f"record {point:04d}")]), handler.close)
+    closed += handler.stream is None and handler.stream_lock is None
 print(point, closed)
 """
     )
@@ -573,23 +579,23 @@ def held(path):
         except BlockingIOError:
             return True
     return False
-point, more = 1, True
-while more:
+point, last = 0, 1000
+while point < last:
+    point += 1
     try:
-        more = interrupted(point, lambda: handler.emit_batch([record(f"first {point:04d}")]), interrupt)
+        last = interrupted({point}, lambda: handler.emit_batch([record(f"first {point:04d}")]), interrupt)
     except KeyboardInterrupt:
         pass
     if held(".__app.lock") or held("app.log"):
         print("held after", point)
     handler.emit_batch([record(f"second {point:04d}")])
-    point += 1
 print(point)
 """
     )
     *held, count = run_within(60, code).splitlines()
     assert held == []
     lines = log_lines(LOG)
-    seconds = [f"second {point:04d}" for point in range(1, int(count))]
+    seconds = [f"second {point:04d}" for point in range(1, int(count) + 1)]
     assert [line for line in lines if line.startswith("second")] == seconds
     firsts = [line for line in lines if not line.startswith("second")]
     assert firsts == sorted(set(firsts))  # each whole, and once at most
@@ -597,10 +603,10 @@ print(point)
     assert max(sizes()) <= 60
 
 
-def run_within(seconds: float, code: str) -> str:
+def run_within(seconds: float, code: str, *args: object) -> str:
     """Run ``code``; fail at once, with all stacks, when it has not ended within ``seconds``: far beyond its need."""
     guard = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"
-    return run_python(guard + code, cwd=Path.cwd()).stdout
+    return run_python(guard + code, *args, cwd=Path.cwd()).stdout
 
 
 # Closing and forking.
@@ -817,6 +823,22 @@ def test_a_rotation_that_finds_the_new_file_held_does_not_write_to_it(make_handl
         assert LOG.read_bytes() == b""
     handler.emit_batch(records("second"))
     assert log_lines(LOG) == ["first", "second"]
+
+
+def test_a_rotation_that_finds_the_new_file_filled_rotates_again(make_handler: HandlerMaker) -> None:
+    """Who was faster, with a new lock file, has written to it: it does not exceed the limit either."""
+    handler = make_handler(max_bytes=10, backup_count=5)
+
+    def rotator(source: str, target: str) -> None:
+        os.rename(source, target)
+        handler.rotator = None
+        Path(source).write_text("faster\n")
+
+    handler.emit_batch(records("first"))
+    handler.rotator = rotator
+    handler.emit_batch(records("second"))
+    assert log_lines(LOG) == ["first", "faster", "second"]
+    assert max(sizes()) <= 10
 
 
 # At start-up.
