@@ -113,14 +113,22 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             self._writing = True
             try:
                 count = self._write_some(lines)
-                with contextlib.suppress(OSError):  # what is deferred is written with the next batch
-                    while self._deferred:
-                        del self._deferred[: self._write_some(self._deferred)]
             finally:
                 self._writing = False
+            self._write_deferred()
         if self._close_wanted:
             self._close_if_idle()
         return count
+
+    def _write_deferred(self) -> None:
+        while self._deferred:
+            self._writing = True
+            try:
+                del self._deferred[: self._write_some(tuple(self._deferred))]
+            except OSError:
+                return  # with the next batch
+            finally:
+                self._writing = False
 
     def _write_some(self, lines: Sequence[str]) -> int:
         count, self._text, self._size = self._fitting(lines)
