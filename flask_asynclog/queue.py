@@ -97,7 +97,8 @@ class RecordQueue:
         if self.consumer == get_ident() and not self._accept_own():
             tally.drops.tick("logged_by_listener", levelno)
             return
-        if waiting >= (self.size if important else self._ordinary_size) and not self._make_room(levelno):
+        limit = self.size if important else self._ordinary_size
+        if waiting >= limit and not self._make_room(important, limit):
             tally.drops.tick("queue_full", levelno)
             return
         (self._important if important else self._ordinary).append((ticket, record))
@@ -127,19 +128,18 @@ class RecordQueue:
         self._own_waiting += 1
         return True
 
-    def _make_room(self, levelno: int) -> bool:
-        important = levelno >= logging.WARNING
+    def _make_room(self, important: bool, limit: int) -> bool:
         if self.overflow == "drop_old":
             lane = self._ordinary
             if important and not lane:
                 lane = self._important
             victim = _popleft(lane)
             if victim is None:  # nothing below WARNING to give way; or the listener has just emptied the lane
-                return len(self) < (self.size if important else self._ordinary_size)
+                return len(self) < limit
             self.tally.drops.tick("queue_full", victim[1].levelno)
             return True
         if self.overflow == "block" and self.consumer != get_ident():
-            return self._wait_for_room(self.size if important else self._ordinary_size)
+            return self._wait_for_room(limit)
         return False
 
     def _wait_for_room(self, limit: int) -> bool:

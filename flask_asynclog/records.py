@@ -125,11 +125,15 @@ def show(value: object) -> str:
 
 def show_error(error: BaseException) -> str:
     """``ValueError: text`` of an exception, also when its ``__str__`` raises."""
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"<str() raised {type(broken).__name__}>"
+    text = _error_text(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _error_text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<str() raised {type(broken).__name__}>"
 
 
 def _exception_fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
@@ -155,7 +159,7 @@ def exception_summary(record: logging.LogRecord) -> ExceptionSummary | None:
     value = record.exc_info[1] if record.exc_info else None
     if value is None:
         return None
-    return ExceptionSummary(type(value).__qualname__, show_error(value).partition(": ")[2])
+    return ExceptionSummary(type(value).__qualname__, _error_text(value))
 
 
 def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> object:
