@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import logging
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask_asynclog.formatters import TextFormatter
+from flask_asynclog import parse
 from flask_asynclog.records import show
 
 PREFIX = "ASYNCLOG_"
@@ -48,213 +48,99 @@ def _option(default: Any, parse: Callable[[Any], object], **about: Any) -> Any:
     return dataclasses.field(default=default, metadata={"option": Option(cast(Any, parse), **about)})
 
 
-def _boolean(value: object) -> bool:
-    # Text and 0/1 come from environment variables: FLASK_ASYNCLOG_ENABLED=off.
-    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, (str, int)):
-        return known[str(value).lower()]
-    raise ValueError
-
-
-def _optional_boolean(value: object) -> bool | None:
-    return None if value is None else _boolean(value)
-
-
-def _integer(lowest: int, highest: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        if type(value) is not int or not lowest <= value <= highest:
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        if type(value) not in (int, float) or not lowest <= cast(float, value) <= highest:
-            raise ValueError
-        return float(cast(float, value))
-
-    return parse
-
-
-def _level(value: object) -> int:
-    if type(value) is int and value >= 0:
-        return value
-    if isinstance(value, str):
-        return logging.getLevelNamesMapping()[value.upper()]
-    raise ValueError
-
-
-def _choice(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):  # an environment variable: "a,b"
-        return tuple(name.strip() for name in value.split(","))
-    if isinstance(value, Iterable) and not isinstance(value, Mapping):
-        names = tuple(cast("Iterable[object]", value))
-        if all(isinstance(name, str) for name in names):
-            return cast("tuple[str, ...]", names)
-    raise ValueError
-
-
-def _events(value: object) -> tuple[str, ...]:
-    names = () if value == "" else _names(value)
-    if not set(names) <= {"request", "response"}:
-        raise ValueError
-    return names
-
-
-def _path(value: object) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise ValueError
-    path = os.fspath(cast("str | os.PathLike[str]", value))
-    if not isinstance(cast(object, path), str) or not os.path.basename(path) or "\0" in path:
-        raise ValueError
-    os.fsencode(path)  # raises ValueError for what no file can be named
-    return str.__str__(path)
-
-
-def _file_mode(value: object) -> int:
-    mode = int(value, 8) if isinstance(value, str) else value
-    if type(mode) is not int or not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
-        raise ValueError
-    return mode
-
-
-_FIELD = re.compile(r"%\(\w[\w.]*\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]")
-
-
-class _Sample(dict[str, object]):
-    """The fields of a record; those that only ``extra`` or a filter can bring are numbers, which most formats take."""
-
-    def __missing__(self, name: str) -> object:
-        return 0
-
-
-def _format(value: object) -> str | logging.Formatter:
-    if isinstance(value, logging.Formatter):
-        return value
-    if not isinstance(value, str):
-        raise ValueError
-    if value in ("text", "json"):
-        return value
-    if "%(" in value:
-        TextFormatter(value)
-        if "%" in _FIELD.sub("", value.replace("%%", "")):
-            raise ValueError("a % that is no %(name)s field; write %% for the character")
-        try:
-            _ = value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"it fits no record: {error}") from error
-        return value
-    raise ValueError
-
-
-def _optional_name(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise ValueError
-
-
-def _header(value: object) -> str | None:
-    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value)):
-        return value  # a token of RFC 9110 §5.1
-    raise ValueError
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The options of one app, checked. Each field is one option: its name, default and `Option`."""
 
     # fmt: off
     enabled: bool = _option(
-        True, _boolean, type="bool", allowed="true or false", shared=False,
+        True, parse.boolean, type="bool", allowed="true or false", shared=False,
         help="Kill switch: when false, nothing is installed.",
     )
     filename: str = _option(
-        "app.log", _path, type="str or path", allowed="the path of a file, not of a directory",
+        "app.log", parse.path, type="str or path", allowed="the path of a file, not of a directory",
         help="The log file, relative to the working directory; missing directories are made.",
     )
     level: int = _option(
-        logging.INFO, _level, type="str or int", allowed="a level name or a number from 0",
+        logging.INFO, parse.level, type="str or int", allowed="a level name or a number from 0",
         help="Level of the handler, and of the attached loggers left unset.",
     )
     loggers: tuple[str, ...] = _option(
-        ("",), _names, type="names", allowed="a list of logger names", shared=False,
+        ("",), parse.names, type="names", allowed="a list of logger names", shared=False,
         help='Loggers the handler is attached to; "" is the root logger.',
     )
     format: str | logging.Formatter = _option(
-        "text", _format, type="str or Formatter",
+        "text", parse.line_format, type="str or Formatter",
         allowed='"text", "json", a %-format such as "%(asctime)s %(message)s", or a logging.Formatter',
         help="How a record becomes a line.",
     )
     max_bytes: int = _option(
-        50 * 1024 * 1024, _integer(0, 2**63 - 1), type="int", allowed="bytes, from 0 (never rotate)",
+        50 * 1024 * 1024, parse.integer(0, 2**63 - 1), type="int", allowed="bytes, from 0 (never rotate)",
         help="The file is rotated before it would exceed this size.",
     )
     backup_count: int = _option(
-        10, _integer(0, 1000), type="int", allowed="0 to 1000 files, at least 1 when rotating",
+        10, parse.integer(0, 1000), type="int", allowed="0 to 1000 files, at least 1 when rotating",
         help="Rotated files kept.",
     )
     file_mode: int = _option(
-        0o640, _file_mode, type="int or octal str", allowed="0o600 to 0o777, readable and writable by the owner",
+        0o640, parse.file_mode, type="int or octal str", allowed="0o600 to 0o777, readable and writable by the owner",
         help="Permissions of log, lock and rotated files, whatever the umask.",
     )
     lock_timeout: float = _option(
-        5.0, _seconds(0.001, 3600), type="float", allowed="0.001 to 3600 seconds",
+        5.0, parse.seconds(0.001, 3600), type="float", allowed="0.001 to 3600 seconds",
         help="Longest wait for another process's lock before a batch is tried again later.",
     )
     queue_size: int = _option(
-        65_536, _integer(1, 100_000_000), type="int", allowed="1 to 100000000 records",
+        65_536, parse.integer(1, 100_000_000), type="int", allowed="1 to 100000000 records",
         help="Records held in memory; those below WARNING get the first 80 %.",
     )
     overflow: str = _option(
-        "drop_new", _choice("drop_new", "drop_old", "block"), type="str",
+        "drop_new", parse.choice("drop_new", "drop_old", "block"), type="str",
         allowed='"drop_new", "drop_old" or "block"',
         help="What a full queue does; drops are counted and reported.",
     )
     block_timeout: float = _option(
-        0.1, _seconds(0, 60), type="float", allowed="0 to 60 seconds",
+        0.1, parse.seconds(0, 60), type="float", allowed="0 to 60 seconds",
         help='Under "block": longest wait of a logging call before its record is dropped.',
     )
     flush_interval: float = _option(
-        0.1, _seconds(0, 60), type="float", allowed="0 to 60 seconds",
+        0.1, parse.seconds(0, 60), type="float", allowed="0 to 60 seconds",
         help="Longest a record waits before it is written.",
     )
     flush_level: int = _option(
-        logging.ERROR, _level, type="str or int", allowed="a level name or a number from 0",
+        logging.ERROR, parse.level, type="str or int", allowed="a level name or a number from 0",
         help="A record at or above it is written at once.",
     )
     shutdown_timeout: float = _option(
-        5.0, _seconds(0, 3600), type="float", allowed="0 to 3600 seconds",
+        5.0, parse.seconds(0, 3600), type="float", allowed="0 to 3600 seconds",
         help="Longest drain at exit and in stop(); what is left is counted and said on stderr.",
     )
+    handle_sigterm: bool = _option(
+        True, parse.boolean, type="bool", allowed="true or false",
+        help="Drain at SIGTERM, where the server does not end gracefully by itself; the exit status stays.",
+    )
     request_events: tuple[str, ...] = _option(
-        ("request", "response"), _events, type="names", allowed='any of "request", "response"', shared=False,
+        ("request", "response"), parse.events, type="names", allowed='any of "request", "response"', shared=False,
         help="Which request records are made.",
     )
     request_logger: str | None = _option(
-        None, _optional_name, type="str or None", allowed="a logger name, or None for app.logger", shared=False,
+        None, parse.optional_name, type="str or None", allowed="a logger name, or None for app.logger", shared=False,
         help="Logger of the request records.",
     )
+    exclude_paths: tuple[str, ...] = _option(
+        (), parse.path_globs, type="names", allowed='a list of paths or shell patterns: "/healthz", "/static/*"',
+        shared=False, help="Requests to these paths make no request records.",
+    )
     request_id_header: str | None = _option(
-        "X-Request-ID", _header, type="str or None", allowed="a header name, or None for no request ids",
+        "X-Request-ID", parse.header, type="str or None", allowed="a header name, or None for no request ids",
         shared=False, help="Header that carries the request id, echoed on the response.",
     )
     trust_request_id: bool = _option(
-        False, _boolean, type="bool", allowed="true or false", shared=False,
+        False, parse.boolean, type="bool", allowed="true or false", shared=False,
         help="Take the client's id if it is 1 to 128 of A-Z a-z 0-9 . _ -",
     )
     console: bool | None = _option(
-        None, _optional_boolean, type="bool or None", allowed="true, false or None",
+        None, parse.optional_boolean, type="bool or None", allowed="true, false or None",
         help="Also write to stderr; None: only in debug mode or on a terminal.",
     )
 
@@ -285,10 +171,15 @@ class Settings:
             )
         return settings
 
+    @property
+    def excludes(self) -> Callable[[str], object]:
+        """Tells whether a path is among ``exclude_paths``."""
+        return re.compile("|".join(map(fnmatch.translate, self.exclude_paths)) or "(?!)").match
+
     def differences(self, other: Settings) -> list[str]:
-        """The keys in which two apps that name the same file disagree though they must not."""
+        """The options in which two apps that name the same file disagree though they must not."""
         return [
-            PREFIX + name.upper()
+            name
             for name, option in option_table().items()
             if option.shared and name != "filename" and _disagree(getattr(self, name), getattr(other, name))
         ]

@@ -72,6 +72,8 @@ class Delivery:
         self._wait = wait
         self._once = Once()
         self._broken_since: dict[BatchHandler, float] = {}
+        #: Indexes of the records of this batch that were given up for lack of time.
+        self._unsent: set[int] = set()
         self._give_up_at = math.inf
 
     def give_up_at(self, deadline: float | None) -> None:
@@ -82,14 +84,21 @@ class Delivery:
             if bound is not None:
                 bound(deadline)
 
-    def deliver(self, records: Sequence[logging.LogRecord]) -> None:
-        """Hand ``records`` to every handler. Never raises: a record that some handler gave up on counts as failed."""
+    def deliver(self, records: Sequence[logging.LogRecord], *, keep: bool = False) -> list[logging.LogRecord]:
+        """Hand ``records`` to every handler. Never raises: a record that some handler gave up on counts as failed.
+
+        :param keep: return, uncounted, those that were given up for lack of time.
+        """
+        self._unsent = set()
         try:
             failed = len(self._deliver(records))
         except BaseException as error:
             failed = len(records)
+            self._unsent = set()
             self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
-        self._tally.settle(len(records) - failed, failed)
+        kept = [records[index] for index in sorted(self._unsent)] if keep else []
+        self._tally.settle(len(records) - failed, failed - len(kept))
+        return kept
 
     def _deliver(self, records: Sequence[logging.LogRecord]) -> set[int]:
         """Returns the indexes of the records that some handler gave up on."""
@@ -152,6 +161,7 @@ class Delivery:
                     say(f"{_name(handler)} does not take records: {show_error(error)}; trying again until it does")
                 left = self._give_up_at - time.monotonic()
                 if left <= 0:
+                    self._unsent.update(index for index, _ in lines)
                     return lines
                 self._tally.retries += 1
                 self._wait(min(delay, left))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
+from flask_asynclog.records import own_record
 from flask_asynclog.stats import Drops
 
 #: Drops are reported when none came for so many seconds, and every so many while they go on.
@@ -48,12 +49,4 @@ class DropReport:
             f"{count:,} {logging.getLevelName(levelno)} ({reason.replace('_', ' ')})"
             for (reason, levelno), count in sorted(counts.items())
         )
-        return logging.makeLogRecord(
-            {
-                "name": "flask_asynclog",
-                "levelno": logging.WARNING,
-                "levelname": "WARNING",
-                "msg": "dropped %s records; in all so far: %s",
-                "args": (f"{new:,}", detail),
-            }
-        )
+        return own_record("dropped %s records; in all so far: %s", f"{new:,}", detail)

@@ -1,39 +1,11 @@
-"""Waiting for the other side: the signal that wakes a thread, and the flushes that wait for theirs.
-
-A flush is asked for on any thread and answered by the thread that drains, between two batches.
-"""
+"""Waiting for the other side: asked for on any thread, answered by the thread that drains, between two batches."""
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
+from flask_asynclog.native import Signal
 from flask_asynclog.queue import RecordQueue
-
-
-class Signal:
-    """Wakes one waiting thread. Setting it takes no lock, so a signal handler may.
-
-    A lock serves as a binary semaphore: held means not set. `threading.Event` would deadlock a handler that sets
-    it in the middle of another ``set`` of the same thread.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wake the waiting thread, or the next one to wait."""
-        try:
-            self._lock.release()
-        except RuntimeError:  # set already
-            return
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until set, or for ``timeout`` seconds; takes the signal back."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
 
 class Flush:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from flask_asynclog.escaping import escape, escape_json
-from flask_asynclog.records import DEEPEST, EXCEPTION, STANDARD_ATTRIBUTES, exception_summary, show
+from flask_asynclog.records import DEEPEST, EXCEPTION, FORMATTER, STANDARD_ATTRIBUTES, exception_summary, show
 
 try:
     import orjson
@@ -104,7 +104,7 @@ class JSONFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = record.stack_info
         for name, value in record.__dict__.items():
-            if name not in STANDARD_ATTRIBUTES and name != EXCEPTION:
+            if name not in STANDARD_ATTRIBUTES and name not in (EXCEPTION, FORMATTER):
                 while name in fields:
                     name = f"extra.{name}"  # noqa: PLW2901
                 fields[name] = _json_value(value)

@@ -13,6 +13,7 @@ from typing import Any
 from flask_asynclog.config import ConfigError, Settings, option_table
 from flask_asynclog.pipeline import open_pipeline
 from flask_asynclog.queuehandler import AsyncQueueHandler, handle_without_lock
+from flask_asynclog.records import snapshot
 from flask_asynclog.stats import Stats
 
 __all__ = ["AsyncQueueHandler", "AsyncRotatingFileHandler"]
@@ -31,7 +32,8 @@ class AsyncRotatingFileHandler(logging.Handler):
 
     :param filename: the log file.
     :param options: options of the configuration's table that are not about requests or loggers, lower case and without
-        prefix. Level, formatter and filters are set as on any handler; a formatter set replaces ``format``.
+        prefix. Level, formatter and filters are set as on any handler; a formatter set replaces ``format`` for what
+        comes by this handler.
     :raises ConfigError: for an unknown option, a value out of range, or a file that cannot be used.
     """
 
@@ -42,7 +44,7 @@ class AsyncRotatingFileHandler(logging.Handler):
             if option is not None and not option.shared:
                 raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
         settings = Settings.load({}, {"filename": filename, **options})
-        self._pipeline = open_pipeline(settings, console=False, any_level=True)
+        self._pipeline = open_pipeline(settings, console=False, undecided={"level"})
         self._closed_once = False
         if "level" in options:
             self.setLevel(settings.level)
@@ -53,25 +55,15 @@ class AsyncRotatingFileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the snapshot of ``record`` into the queue; never waits, unless ``overflow`` is ``block``."""
-        self._pipeline.handler.emit(record)
+        try:
+            formatter = self.formatter or self._pipeline.handler.formatter
+            self._pipeline.queue.put(snapshot(record, formatter, own_formatter=self.formatter is not None))
+        except Exception:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Count a record that could not be read, and say so once."""
         self._pipeline.handler.handleError(record)
-
-    def setFormatter(self, fmt: logging.Formatter | None) -> None:
-        """Format with ``fmt`` from now on; ``None`` changes nothing.
-
-        :raises ConfigError: if others write to the same file, whose lines would change as well.
-        """
-        super().setFormatter(fmt)
-        if fmt is not None:
-            if self._pipeline.users > 1:
-                raise ConfigError(
-                    f"formatter={fmt!r}: {self._pipeline.path} is in use in this process by others, whose lines would "
-                    'change too. Give all of them the same "format" option, or another file'
-                )
-            self._pipeline.set_formatter(fmt)
 
     def flush(self) -> None:
         """Wait until what was logged is with the file, at most ``shutdown_timeout``."""

@@ -60,6 +60,7 @@ class _Exchange:
     path: str
     response: Response | None = None
     error: BaseException | None = None
+    #: Whether there is nothing to log any more.
     responded: bool = False
 
 
@@ -77,6 +78,7 @@ class RequestHooks:
         self._logger = logger
         self._log_requests = "request" in settings.request_events
         self._log_responses = "response" in settings.request_events
+        self._excludes = settings.excludes
         self._header = settings.request_id_header
         self._environ_header = "HTTP_" + (self._header or "").upper().replace("-", "_")
         self._trust = settings.trust_request_id
@@ -110,7 +112,7 @@ class RequestHooks:
         if self._pipeline.reconfigured:
             self._pipeline.repair()
         exchange = self._begin(perf_counter())
-        if self._log_requests and self._logger.isEnabledFor(logging.INFO):
+        if self._log_requests and not exchange.responded and self._logger.isEnabledFor(logging.INFO):
             self._logger.info(
                 "Request %s %s%s",
                 exchange.method,
@@ -193,6 +195,7 @@ class RequestHooks:
             request_id = claimed if trusted else context.new_request_id()
             context.request_id.set(request_id)
         exchange = environ[self._key] = _Exchange(started, request_id, outer_request_id, request.method, request.path)
+        exchange.responded = self._excludes(request.path) is not None
         return exchange
 
     def _exchange(self) -> _Exchange:

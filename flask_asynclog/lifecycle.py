@@ -1,18 +1,28 @@
-"""The one fork hook and the one exit hook of the process.
+"""Birth and death of the process: its forks, its end, its SIGTERM, and when it must not have threads.
 
-Objects with threads, queues or file handles register once and are held weakly. Nothing here knows what they are.
+One fork hook, one exit hook and one signal handler per process. Objects with threads, queues or file handles register
+once and are held weakly. Nothing here knows what they are.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from flask_asynclog.native import get_ident, sleep
 from flask_asynclog.records import show_error
 from flask_asynclog.report import say
+
+#: Seconds after a SIGTERM that another's handler took, in which the process is taken to be about to end.
+ENDING_SECONDS = 60.0
 
 
 class Forkable(Protocol):
@@ -22,8 +32,14 @@ class Forkable(Protocol):
         """Give up what is the parent's, without blocking and without starting a thread."""
 
 
-class Exitable(Protocol):
-    """Something to be brought to an end before the interpreter is."""
+class Draining(Forkable, Protocol):
+    """Something with a thread and with records that wait, to be brought to an end before the interpreter is."""
+
+    def before_fork(self) -> None:
+        """Drain for a second at most, and end the thread."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on with what waits."""
 
     def begin_exit(self) -> None:
         """Begin to drain; do not wait."""
@@ -31,29 +47,47 @@ class Exitable(Protocol):
     def at_exit(self) -> None:
         """Drain within its own deadline, and say what is left."""
 
+    def leave_inline(self) -> None:
+        """Have the thread end when it has drained; do not wait."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing waits."""
+        ...
+
 
 _forkables: WeakSet[Any] = WeakSet()
-_exitables: WeakSet[Any] = WeakSet()
+_draining: WeakSet[Any] = WeakSet()
 _exit_hook_pid: int | None = None
 _finalizer: Any = None
 _exiting = False
+#: Until when, of `time.monotonic`, the process is taken to be about to end.
+_ending_until = 0.0
+#: Threads in the middle of a fork.
+_forking: set[int] = set()
+_previous_sigterm: Any = None
+
+#: By process, the thread that has noticed a fork first.
+_claims: dict[int, int] = {}
+#: The process that all registered objects belong to.
+pid = os.getpid()
 
 
 def register(forkable: Forkable) -> None:
-    """From now on ``forkable`` is told, in the child, of every fork of this process by `os.fork`."""
+    """From now on ``forkable`` is told, in the child, of every fork of this process."""
     _forkables.add(forkable)
 
 
-def register_exit(exitable: Exitable) -> None:
-    """From now on ``exitable`` is ended at exit.
+def register_exit(draining: Draining) -> None:
+    """From now on ``draining`` is told of forks beforehand, and ended at exit.
 
     Called with the first record of a process rather than at import: callbacks run in reverse order, so this one runs
     before those that were registered earlier; and a child of `multiprocessing` runs only what it registered
     itself (on Python 3.11 and 3.12 only finalizers of ``multiprocessing.util``, on 3.13 ``atexit``, emptied at
-    its start).
+    its start). A child of Celery's pool runs neither, but sends a signal.
     """
     global _exit_hook_pid, _finalizer
-    _exitables.add(exitable)
+    _draining.add(draining)
     if _exit_hook_pid != os.getpid():
         _exit_hook_pid = os.getpid()
         _finalizer = None
@@ -62,6 +96,12 @@ def register_exit(exitable: Exitable) -> None:
     multiprocessing_util = sys.modules.get("multiprocessing.util")
     if multiprocessing_util is not None and not (_finalizer and _finalizer.still_active()):
         _finalizer = multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+    celery_signals = sys.modules.get("celery.signals")
+    if celery_signals is not None:
+        celery_signals.worker_process_shutdown.connect(_at_exit, weak=False, dispatch_uid="flask_asynclog")
+
+
+# When there must not be a thread.
 
 
 def exiting() -> bool:
@@ -69,27 +109,129 @@ def exiting() -> bool:
     return _exiting
 
 
-def _at_exit() -> None:
-    global _exiting
-    _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
-    exitables = list(_exitables)
-    # All of them begin before the first is waited for, so that the time to drain is one, not one per file.
-    for step in ([one.begin_exit for one in exitables], [one.at_exit for one in exitables]):
-        for call in step:
-            try:
-                call()
-            except Exception as error:
-                say(f"draining at exit failed: {show_error(error)}")
+def forking() -> bool:
+    """Whether a fork is under way: no thread is to be started until the parent goes on."""
+    return bool(_forking)
+
+
+def inline_reason() -> str | None:
+    """Why records must be written at once by the thread that logs them; ``None``: a thread may be started."""
+    if _exiting:
+        return "the process is ending"
+    if time.monotonic() < _ending_until:
+        return "SIGTERM has come"
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None:
+        if uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0:
+            return "uWSGI's master forks without telling Python"
+        if not _uwsgi_has_threads(uwsgi.opt):
+            return "uWSGI runs no threads without its option enable-threads"
+    if os.environ.get("WERKZEUG_RUN_MAIN") == "true":
+        return "the development reloader kills its processes"
+    return None
+
+
+def _uwsgi_has_threads(options: dict[Any, Any]) -> bool:
+    # Keys and values are bytes. "threads" implies "enable-threads".
+    given = {key.decode() if isinstance(key, bytes) else key for key in options}
+    return not given.isdisjoint({"enable-threads", "threads"})
+
+
+# Forks.
+
+
+def check_process() -> None:
+    """Notice a fork that Python was not told of: uWSGI's in its default mode. Any thread; cheap."""
+    mine = os.getpid()
+    if pid == mine:
+        return
+    if _claims.setdefault(mine, get_ident()) == get_ident():
+        _after_fork_in_child()
+    for _ in range(1000):  # another thread is at it: microseconds
+        if pid == mine:
+            break
+        sleep(0.001)
+
+
+def _before_fork() -> None:
+    _forking.add(get_ident())
+    _tell_all("preparing a fork", [one.before_fork for one in list(_draining)])
+
+
+def _after_fork_in_parent() -> None:
+    _forking.discard(get_ident())
+    _tell_all("going on after a fork", [one.after_fork_in_parent for one in list(_draining)])
 
 
 def _after_fork_in_child() -> None:
-    global _exiting
-    _exiting = False
-    for forkable in list(_forkables):
+    global pid, _exiting, _ending_until
+    _exiting, _ending_until = False, 0.0
+    _forking.clear()
+    _tell_all("cleaning up after a fork", [one.after_fork_in_child for one in list(_forkables)])
+    pid = os.getpid()  # last: whoever else has noticed waits for it
+
+
+def _tell_all(what: str, calls: list[Callable[[], None]]) -> None:
+    for call in calls:
         try:
-            forkable.after_fork_in_child()
+            call()
         except Exception as error:
-            say(f"cleaning up after fork failed: {show_error(error)}")
+            say(f"{what} failed: {show_error(error)}")
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+# Hooks before a fork run in reverse order of registration: ours before logging takes its locks, which the thread may
+# need to come to an end.
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+# The end.
+
+
+def _at_exit(**_: object) -> None:
+    global _exiting
+    _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
+    draining = list(_draining)
+    # All of them begin before the first is waited for, so that the time to drain is one, not one per file.
+    _tell_all("draining at exit", [one.begin_exit for one in draining] + [one.at_exit for one in draining])
+
+
+def handle_sigterm() -> None:
+    """From now on SIGTERM drains, then does what it did before: with the default, ends the process by SIGTERM.
+
+    Another's handler is called in its turn. Until it has ended the process, as those of ASGI servers do by
+    sending the signal again with the default restored, records are written at once.
+    Does nothing outside the main thread, where Python lets nobody handle signals, and under uWSGI and mod_wsgi, which
+    have their own ways.
+    """
+    global _previous_sigterm
+    current = signal.getsignal(signal.SIGTERM)
+    if current in (_on_sigterm, signal.SIG_IGN, None) or not sys.modules.keys().isdisjoint({"uwsgi", "mod_wsgi"}):
+        return
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        _previous_sigterm = current
+
+
+def restore_sigterm() -> None:
+    """Undo `handle_sigterm`, unless somebody else's handler came on top."""
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, _previous_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    global _exiting, _ending_until
+    previous = _previous_sigterm
+    signal.signal(number, previous)  # a second SIGTERM does not wait for anything
+    if callable(previous):
+        _ending_until = time.monotonic() + ENDING_SECONDS
+        _tell_all("draining at SIGTERM", [one.leave_inline for one in list(_draining)])
+        previous(number, frame)
+        return
+    _at_exit()
+    deadline = time.monotonic() + 0.1
+    while not all(one.drained for one in list(_draining)) and time.monotonic() < deadline:
+        sleep(0.001)  # other threads serve on, and write inline what they log
+    os.kill(os.getpid(), number)
+    _exiting = False  # process 1 of a container ignores it, and so do we: it would have to be killed
+    signal.signal(number, _on_sigterm)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import threading
+from collections.abc import Collection
 
 from flask_asynclog import lifecycle
 from flask_asynclog.attachment import Attachment
@@ -15,17 +16,18 @@ from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.queuehandler import AsyncQueueHandler
+from flask_asynclog.records import own_record
 from flask_asynclog.rotating import BatchRotatingFileHandler
 from flask_asynclog.stats import Stats
 
 _pipelines: dict[str, Pipeline] = {}
 
 
-def open_pipeline(settings: Settings, *, console: bool, any_level: bool = False) -> Pipeline:
+def open_pipeline(settings: Settings, *, console: bool, undecided: Collection[str] = ()) -> Pipeline:
     """The pipeline to ``settings.filename`` of this process; made, and its file checked, when there is none yet.
 
     :param console: whether to write to stderr as well where the settings leave it open.
-    :param any_level: for a handler with a level of its own.
+    :param undecided: options that the caller leaves to whoever else opens the same file.
 
     :raises ConfigError: if the file cannot be used, or is in use with other settings.
     """
@@ -33,18 +35,10 @@ def open_pipeline(settings: Settings, *, console: bool, any_level: bool = False)
     path = os.path.join(os.path.realpath(directory), name)
     pipeline = _pipelines.get(path)
     if pipeline is None:
-        pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console))
-    different = pipeline.settings.differences(settings)
-    if any_level or pipeline.any_level:
-        different = [key for key in different if key != f"{PREFIX}LEVEL"]
-    if different:
-        raise ConfigError(
-            f"{path} is in use in this process with another {', '.join(different)}: use the same settings, "
-            f"or another {PREFIX}FILENAME"
-        )
-    if pipeline.any_level and not any_level:
-        pipeline.set_level(settings)
-    pipeline.users += 1
+        pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console, undecided))
+    pipeline.join(settings, undecided)
+    if settings.handle_sigterm:
+        lifecycle.handle_sigterm()
     return pipeline
 
 
@@ -54,23 +48,17 @@ class Pipeline:
     Nothing runs until the first record. A forked child keeps the pipeline, with an empty queue and no thread.
     """
 
-    def __init__(self, path: str, settings: Settings, console: bool) -> None:
+    def __init__(self, path: str, settings: Settings, console: bool, undecided: Collection[str]) -> None:
         self.path = path
         self.settings = settings
-        #: Apps that share this pipeline.
+        #: Apps, and handlers, that share this pipeline.
         self.users = 0
-        #: Whether no app has said yet which level the handler has.
-        self.any_level = True
+        #: Options that none of them has decided.
+        self._undecided = set(undecided)
         self._reconfigurations = 0
         self._repaired = 0
         self._reconfiguration_said = False
-        self.sink = BatchRotatingFileHandler(
-            path,
-            max_bytes=settings.max_bytes,
-            backup_count=settings.backup_count,
-            file_mode=settings.file_mode,
-            lock_timeout=settings.lock_timeout,
-        )
+        self.sink = BatchRotatingFileHandler(path, file_mode=settings.file_mode)
         try:
             self.sink.check()
         except OSError as error:
@@ -80,29 +68,48 @@ class Pipeline:
             stderr = ConsoleHandler()
             stderr.setFormatter(TextFormatter())
             sinks.insert(0, stderr)  # before the file, whose retries may take long
-        self.queue = RecordQueue(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
+        self.queue = RecordQueue()
         self.handler = AsyncQueueHandler(self.queue)
-        self.set_formatter(_formatter(settings.format))
-        self.listener = BatchQueueListener(
-            self.queue,
-            *sinks,
-            flush_interval=settings.flush_interval,
-            shutdown_timeout=settings.shutdown_timeout,
-        )
+        self.listener = BatchQueueListener(self.queue, *sinks)
+        self._configure()
         self.attachment = Attachment(self.handler, self._on_reconfigured)
         # Registered now, so that logging.shutdown(), registered before, runs after the drain.
         lifecycle.register_exit(self.listener)
 
-    def set_level(self, settings: Settings) -> None:
-        """The handler's level, of the first app; handlers that share the pipeline have their own."""
-        self.any_level = False
-        self.settings = dataclasses.replace(self.settings, level=settings.level)
-        self.handler.setLevel(settings.level)
+    def join(self, settings: Settings, undecided: Collection[str]) -> None:
+        """One user more. What nobody has decided yet is as the first who does has it.
 
-    def set_formatter(self, formatter: logging.Formatter) -> None:
-        """Write lines by ``formatter`` from now on; its ``formatException`` runs where the record is made."""
+        :raises ConfigError: if they disagree.
+        """
+        different = self.settings.differences(settings)
+        against = [name for name in different if name not in self._undecided and name not in undecided]
+        if against:
+            raise ConfigError(
+                f"{self.path} is in use in this process with another "
+                f"{', '.join(PREFIX + name.upper() for name in against)}: use the same settings, "
+                f"or another {PREFIX}FILENAME"
+            )
+        decided = {name: getattr(settings, name) for name in self._undecided.difference(undecided)}
+        if decided:
+            self.settings = dataclasses.replace(self.settings, **decided)
+            self._undecided.difference_update(decided)
+            self._configure()
+        self.users += 1
+
+    def _configure(self) -> None:
+        settings = self.settings
+        self.sink.maxBytes = settings.max_bytes
+        self.sink.backupCount = settings.backup_count
+        self.sink.file_mode = settings.file_mode
+        self.sink.lock_timeout = settings.lock_timeout
+        formatter = _formatter(settings.format)
         self.sink.setFormatter(formatter)
-        self.handler.setFormatter(formatter)
+        self.handler.setFormatter(formatter)  # its formatException runs where the record is made
+        # Handlers that share the pipeline have levels of their own.
+        self.handler.setLevel(logging.NOTSET if "level" in self._undecided else settings.level)
+        self.queue.configure(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
+        self.listener.flush_interval = settings.flush_interval
+        self.listener.shutdown_timeout = settings.shutdown_timeout
 
     def flush(self, timeout: float = 5.0) -> bool:
         """See `BatchQueueListener.flush`."""
@@ -132,6 +139,8 @@ class Pipeline:
             self.attachment.detach()
             self.handler.close()
             _pipelines.pop(self.path, None)
+            if not _pipelines:
+                lifecycle.restore_sigterm()
         return self.stop(timeout)
 
     def _on_reconfigured(self) -> None:
@@ -159,15 +168,10 @@ class Pipeline:
             return
         self._reconfiguration_said = True
         self.handler.handle(
-            logging.makeLogRecord(
-                {
-                    "name": "flask_asynclog",
-                    "levelno": logging.WARNING,
-                    "levelname": "WARNING",
-                    "msg": "logging was configured again after AsyncLog, mended: %s. Configure logging before "
-                    "AsyncLog(app), or with disable_existing_loggers=False. Not said again",
-                    "args": (", ".join(mended),),
-                }
+            own_record(
+                "logging was configured again after AsyncLog, mended: %s. Configure logging before AsyncLog(app), or "
+                "with disable_existing_loggers=False. Not said again",
+                ", ".join(mended),
             )
         )
 

@@ -10,9 +10,11 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from threading import get_ident
+from collections.abc import Callable, Sequence
+from os import getpid
 
+from flask_asynclog import lifecycle
+from flask_asynclog.native import get_ident
 from flask_asynclog.records import show_error
 from flask_asynclog.report import Once
 from flask_asynclog.stats import Counter, Stats, Tally
@@ -57,15 +59,20 @@ class RecordQueue:
         block_timeout: float = 0.1,
         flush_level: int = logging.ERROR,
     ) -> None:
+        self.configure(size, overflow, block_timeout, flush_level)
+        #: Called, on a caller's thread, when there is something to drain and the listener does not know.
+        self.wake: Callable[[], None] = _no_listener
+        self.reset()
+
+    def configure(self, size: int, overflow: str, block_timeout: float, flush_level: int) -> None:
+        """Take other parameters, those of the class, from now on; no record is dropped for it."""
         self.size = size
         self.overflow = overflow
         self.block_timeout = block_timeout
         self.flush_level = flush_level
-        #: Called, on a caller's thread, when there is something to drain and the listener does not know.
-        self.wake: Callable[[], None] = _no_listener
         self._ordinary_size = max(1, int(size * ORDINARY_SHARE))
         self._half = max(1, size // 2)
-        self.reset()
+        self._at_work = max(1, self._ordinary_size - 1)
 
     def reset(self) -> None:
         """Start empty, with counters at zero and no listener at work."""
@@ -81,7 +88,8 @@ class RecordQueue:
         self._taken_ordinary = 0
         self._taken_important = 0
         # Number of waiting records at which `put` wakes the listener: 0 while it sleeps or is absent,
-        # half of the queue while it gathers a batch, never while it is at work.
+        # half of the queue while it gathers a batch; while it is at work, an almost full queue, once: a thread that
+        # somebody killed in the middle of its work says nothing.
         self._wake_at = 0
 
     def __len__(self) -> int:
@@ -89,6 +97,8 @@ class RecordQueue:
 
     def put(self, record: logging.LogRecord) -> None:
         """Accept ``record``, or drop one as the policy says. Waits under ``block`` only."""
+        if getpid() != lifecycle.pid:
+            lifecycle.check_process()
         levelno = record.levelno
         tally = self.tally
         ticket = self._tickets.tick()
@@ -112,6 +122,7 @@ class RecordQueue:
 
     def stats(self) -> Stats:
         """The counters of this moment. Any thread."""
+        lifecycle.check_process()
         return self.tally.snapshot(lambda: self._taken_ordinary + self._taken_important + len(self))
 
     def refuse(self, levelno: int, reason: str) -> None:
@@ -156,16 +167,17 @@ class RecordQueue:
     def _wake(self, levelno: int) -> None:
         if levelno >= self.flush_level:
             self.urgent = True
-        if self._wake_at != _NEVER:
-            self._wake_at = _NEVER
-            try:
-                self.wake()
-            except Exception as error:  # the record is in the queue all the same; the next one wakes
-                self._wake_at = 0
-                _once.say("wake", f"the listener could not be woken: {show_error(error)}")
-            except BaseException:
-                self._wake_at = 0
-                raise
+        if self._wake_at == _NEVER or (self._wake_at == self._at_work and len(self) < self._at_work):
+            return
+        self._wake_at = _NEVER
+        try:
+            self.wake()
+        except Exception as error:  # the record is in the queue all the same; the next one wakes
+            self._wake_at = 0
+            _once.say("wake", f"the listener could not be woken: {show_error(error)}")
+        except BaseException:
+            self._wake_at = 0
+            raise
 
     # The draining side.
 
@@ -179,8 +191,8 @@ class RecordQueue:
         return not self.urgent and len(self) < self._half
 
     def working(self) -> None:
-        """From now on nothing wakes: the listener looks by itself."""
-        self._wake_at = _NEVER
+        """From now on the listener looks by itself; it is woken only to see whether it lives."""
+        self._wake_at = self._at_work
 
     @property
     def idle(self) -> bool:
@@ -213,6 +225,16 @@ class RecordQueue:
         self._own_waiting -= own
         self._own_allowed = min(OWN_RECORDS, self._own_allowed + len(taken) - own)
         return taken
+
+    def give_back(self, records: Sequence[logging.LogRecord]) -> None:
+        """Put back what was taken last and could not be handed on; it comes first, in its order, at the next `take`."""
+        for ticket, record in enumerate(reversed(records), 1):
+            if record.levelno >= logging.WARNING:
+                self._important.appendleft((-ticket, record))
+                self._taken_important -= 1
+            else:
+                self._ordinary.appendleft((-ticket, record))
+                self._taken_ordinary -= 1
 
     def _pop_ordinary(self, bound: int) -> logging.LogRecord | None:
         """The oldest record of its lane, if its ticket is below ``bound``."""

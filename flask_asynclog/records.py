@@ -50,6 +50,10 @@ STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
 EXCEPTION = "_asynclog_exception"
 
 
+#: Attribute of a snapshot: the formatter of the handler it came by, where that is not the file's.
+FORMATTER = "_asynclog_formatter"
+
+
 class ExceptionSummary(NamedTuple):
     """What a traceback's text does not tell apart."""
 
@@ -65,13 +69,16 @@ MOST_VALUES = 10_000
 _plain_formatter = logging.Formatter()
 
 
-def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = None) -> logging.LogRecord:
+def snapshot(
+    record: logging.LogRecord, formatter: logging.Formatter | None = None, *, own_formatter: bool = False
+) -> logging.LogRecord:
     """A record of the same class with the same content, safe to be formatted on another thread.
 
     Costs one copy of the attributes' dictionary when message and arguments are immutable. Otherwise the message
     is rendered here, mutable ``extra`` values are copied, values bound to the request are resolved, and the
     traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
-    Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``.
+    Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``. With ``own_formatter`` the
+    snapshot becomes a line by ``formatter``, whatever the file's is.
     """
     fields = record.__dict__.copy()
     args = record.args
@@ -80,11 +87,13 @@ def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = No
     if record.exc_info:
         fields.update(_exception_fields(record, formatter or _plain_formatter))
     for name in fields.keys() - STANDARD_ATTRIBUTES:
-        if type(fields[name]) not in _IMMUTABLE and name != EXCEPTION:
+        if type(fields[name]) not in _IMMUTABLE and name not in (EXCEPTION, FORMATTER):
             fields[name] = freeze(fields[name])
     request_id = context.request_id.get()
     if request_id is not None:
         fields.setdefault("request_id", request_id)
+    if own_formatter:
+        fields[FORMATTER] = formatter
     copied: logging.LogRecord = object.__new__(type(record))
     copied.__dict__.update(fields)
     if type(record) is not logging.LogRecord:
@@ -97,6 +106,13 @@ def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:
         for name in cls.__dict__.get("__slots__", ()):
             if hasattr(record, name):
                 setattr(copied, name, freeze(getattr(record, name)))
+
+
+def own_record(text: str, *args: object) -> logging.LogRecord:
+    """A WARNING of this library itself, for its own log."""
+    return logging.makeLogRecord(
+        {"name": "flask_asynclog", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text, "args": args}
+    )
 
 
 def _all_immutable(args: object) -> bool:

@@ -10,6 +10,8 @@ import os
 import select
 import sys
 
+from flask_asynclog.native import original
+
 #: Seconds that one line waits for a stderr that does not take it.
 PATIENCE = 0.1
 
@@ -40,7 +42,7 @@ def write_stderr(text: str, patience: float) -> bool:
             stream.write(data.decode(encoding))
             stream.flush()
             return True
-        poller = select.poll()
+        poller = original("select", "poll")()
         poller.register(fd, select.POLLOUT)
         left = memoryview(data)
         while left:

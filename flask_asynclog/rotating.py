@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -21,7 +20,8 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from flask_asynclog import lifecycle
 from flask_asynclog.files import AppendStream, LockedFile
 from flask_asynclog.formatters import TextFormatter
-from flask_asynclog.records import show_error
+from flask_asynclog.native import allocate_rlock, sleep
+from flask_asynclog.records import FORMATTER, show_error
 from flask_asynclog.report import say
 
 #: Bytes that one write may have, so that a batch does not hold the lock for long.
@@ -79,7 +79,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         self._rotation_failed = False
         self._patience = math.inf
         # Reentrant, for a signal handler or a rotator that logs in the middle of a write: its lines come right after.
-        self._busy = threading.RLock()
+        self._busy = allocate_rlock()
         self._writing = False
         self._deferred: list[str] = []
         self._close_wanted = False
@@ -192,8 +192,11 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             self.handleError(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of ``record``; for the batch's carrier, the batch."""
-        return self._text if record is self._carrier else super().format(record)
+        """The text of ``record``, by its own formatter if it has one; for the batch's carrier, the batch."""
+        if record is self._carrier:
+            return self._text
+        own: logging.Formatter | None = record.__dict__.get(FORMATTER)
+        return super().format(record) if own is None else own.format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Keep the error of a batch for its writer; otherwise as in `logging.Handler`."""
@@ -308,7 +311,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
                 file.close()
                 raise LockTimeout(f"{file.path} held{by} for more than {now - started:.1f} s")
             # Held for microseconds as a rule; polled, because a wait in the kernel has no end.
-            time.sleep(delay)
+            sleep(delay)
             delay = min(delay * 2, 0.02)
 
     def close(self) -> None:
@@ -338,7 +341,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     def after_fork_in_child(self) -> None:
         """Close the parent's handles without unlocking them; the next batch opens its own."""
-        self._busy = threading.RLock()
+        self._busy = allocate_rlock()
         self._writing = False
         self._deferred.clear()
         self._patience = math.inf

@@ -1,7 +1,7 @@
 """Counters of one queue and the law that ties them.
 
 ``accepted = written + dropped + failed + pending``, in every process, at every moment. Callers' threads count
-``dropped``; ``written``, ``failed``, ``batches`` and ``retries`` have a single writer, the thread that drains;
+``dropped``; all other counts have a single writer, whoever drains;
 what is pending is where it is, in the queue or in the batch under way.
 """
 
@@ -63,7 +63,7 @@ class Drops:
 class Tally:
     """What became of the records of one queue in one process, but for those that still wait in it."""
 
-    __slots__ = ("_accepted", "batches", "drops", "failed", "reports", "retries", "written")
+    __slots__ = ("_accepted", "batches", "drops", "failed", "inline", "reports", "restarts", "retries", "written")
 
     def __init__(self) -> None:
         self.drops = Drops()
@@ -73,6 +73,10 @@ class Tally:
         self.failed = 0
         self.batches = 0
         self.retries = 0
+        #: Records taken by the thread that logged, where there must not be another.
+        self.inline = 0
+        #: Threads that took the place of one that died.
+        self.restarts = 0
         self._accepted = 0
 
     def settle(self, written: int, failed: int) -> None:
@@ -103,6 +107,8 @@ class Tally:
             pending=accepted - written - dropped - failed,
             batches=self.batches,
             retries=self.retries,
+            inline=self.inline,
+            restarts=self.restarts,
             dropped_by=by_reason,
         )
 
@@ -111,8 +117,8 @@ class Tally:
 class Stats:
     """What became of the records of this process since it started (or was forked).
 
-    ``accepted = written + dropped + failed + pending`` always holds. ``batches`` and ``retries`` count batches, all
-    others records.
+    ``accepted = written + dropped + failed + pending`` always holds. ``batches`` and ``retries`` count batches,
+    ``restarts`` threads, all others records.
     """
 
     #: Records that reached the handler: past levels and filters, dropped ones included.
@@ -129,6 +135,10 @@ class Stats:
     batches: int = 0
     #: Attempts to write that failed and were repeated.
     retries: int = 0
+    #: Records among ``written`` and ``failed`` that the thread which logged wrote itself, at once.
+    inline: int = 0
+    #: Times that the listener's thread died and was started again.
+    restarts: int = 0
     #: ``dropped`` by reason and level name: ``{"queue_full": {"INFO": 1200}}``.
     dropped_by: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
 
@@ -148,5 +158,7 @@ class Stats:
             pending=self.pending + other.pending,
             batches=self.batches + other.batches,
             retries=self.retries + other.retries,
+            inline=self.inline + other.inline,
+            restarts=self.restarts + other.restarts,
             dropped_by=by_reason,
         )

@@ -85,6 +85,8 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "request_id_header": [(None, None), ("X-Request-ID", "X-Request-ID"), ("traceparent", "traceparent")],
     "trust_request_id": [(True, True), ("yes", True), ("0", False)],
     "console": [(None, None), (True, True), ("false", False)],
+    "handle_sigterm": [(True, True), ("off", False)],
+    "exclude_paths": [((), ()), ("", ()), ("/healthz", ("/healthz",)), (["/a", "*.css"], ("/a", "*.css"))],
 }
 
 #: For each option: values that are refused.
@@ -109,6 +111,8 @@ REFUSED: dict[str, list[object]] = {
     "request_id_header": ["", "X Request", "X-Request-ID:", "X\r\nY", "é", 1, True, ["X"]],
     "trust_request_id": [None, "maybe", 2],
     "console": ["maybe", 2, "None", 0.0],
+    "handle_sigterm": [None, "maybe", 15],
+    "exclude_paths": [None, "healthz", ["/a", "b"], [1], {"/a": 1}],
 }
 
 
@@ -238,7 +242,7 @@ def test_an_option_in_the_wrong_case_is_told_so(option: str) -> None:
         Settings.load({}, {option: "DEBUG"})
 
 
-@pytest.mark.parametrize("later", ["redact", "sample_rate", "exclude_paths", "slow_threshold"])
+@pytest.mark.parametrize("later", ["redact", "sample_rate", "slow_threshold"])
 def test_options_that_do_nothing_yet_are_refused(later: str) -> None:
     """An option that is accepted and ignored would be a lie."""
     with pytest.raises(ConfigError, match=f"unknown option ASYNCLOG_{later.upper()}="):
@@ -300,7 +304,7 @@ def test_differences_name_the_shared_keys() -> None:
     theirs = Settings(
         filename="elsewhere", level=10, loggers=("a",), request_events=(), trust_request_id=True, queue_size=9
     )
-    assert ours.differences(theirs) == ["ASYNCLOG_LEVEL", "ASYNCLOG_QUEUE_SIZE"]
+    assert ours.differences(theirs) == ["level", "queue_size"]
     assert ours.differences(ours) == []
 
 

@@ -140,13 +140,18 @@ def test_an_app_decides_about_the_level_of_a_shared_pipeline(make_app, logger: l
     assert_conserved(asynclog.stats())
 
 
-def test_a_formatter_for_a_shared_file_is_refused(make_app, logger: logging.Logger) -> None:
-    """It would change the lines of the others as well."""
-    make_app(filename=LOG, flush_interval=0.1)
-    handler = AsyncRotatingFileHandler(LOG)
+def test_a_formatter_is_for_what_comes_by_its_handler(make_app, logger: logging.Logger) -> None:
+    """Others who share the file keep theirs, in text and in JSON."""
+    app, asynclog = make_app(filename=LOG, flush_interval=0.1, format="json")
+    handler = AsyncRotatingFileHandler(LOG, format="json")
+    handler.setFormatter(logging.Formatter("ZZZ %(message)s"))
     logger.addHandler(handler)
-    with pytest.raises(ConfigError, match="in use in this process by others"):
-        handler.setFormatter(logging.Formatter("ZZZ %(message)s"))
+    logger.warning("by the handler")
+    app.logger.warning("by the app")
+    assert asynclog.flush()
+    of_handler, of_app = log_lines(LOG)
+    assert of_handler == "ZZZ by the handler"
+    assert json.loads(of_app)["message"] == "by the app"
 
 
 @pytest.mark.parametrize("option", ["loggers", "request_events", "trust_request_id", "enabled"])

@@ -338,6 +338,9 @@ def test_who_wakes_the_listener() -> None:
     queue.working()
     queue.put(record(logging.CRITICAL))
     assert woken == [1, 6, 1], "at work: nothing wakes"
+    for _ in range(8):
+        queue.put(record())
+    assert woken == [1, 6, 1, 8], "at work, and the queue almost full: once, to see whether the listener lives"
 
 
 def test_reset_drops_what_was_inherited() -> None:
@@ -348,6 +351,7 @@ def test_reset_drops_what_was_inherited() -> None:
     queue.working()
     for _ in range(6):
         queue.put(record(logging.ERROR))
+    woken.clear()
     queue.reset()
     assert len(queue) == 0
     assert queue.take(10) == []

@@ -1,0 +1,161 @@
+"""What the value of an option may be.
+
+Each function returns the value to use, or raises ValueError (or KeyError); the text of the error, if it has one, says
+more than the table of options does. The table, in `config`, adds key, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+from flask_asynclog.formatters import TextFormatter
+
+
+def boolean(value: object) -> bool:
+    """``True`` or ``False``."""
+    # Text and 0/1 come from environment variables: FLASK_ASYNCLOG_ENABLED=off.
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if isinstance(value, (str, int)):
+        return known[str(value).lower()]
+    raise ValueError
+
+
+def optional_boolean(value: object) -> bool | None:
+    """The same, or ``None``."""
+    return None if value is None else boolean(value)
+
+
+def integer(lowest: int, highest: int) -> Callable[[object], int]:
+    """An integer from ``lowest`` to ``highest``."""
+
+    def checked(value: object) -> int:
+        if type(value) is not int or not lowest <= value <= highest:
+            raise ValueError
+        return value
+
+    return checked
+
+
+def seconds(lowest: float, highest: float) -> Callable[[object], float]:
+    """Seconds from ``lowest`` to ``highest``."""
+
+    def checked(value: object) -> float:
+        if type(value) not in (int, float) or not lowest <= cast(float, value) <= highest:
+            raise ValueError
+        return float(cast(float, value))
+
+    return checked
+
+
+def level(value: object) -> int:
+    """The number of a level, given so or by its name."""
+    if type(value) is int and value >= 0:
+        return value
+    if isinstance(value, str):
+        return logging.getLevelNamesMapping()[value.upper()]
+    raise ValueError
+
+
+def choice(*choices: str) -> Callable[[object], str]:
+    """One of ``choices``."""
+
+    def checked(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError
+        return value
+
+    return checked
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Names in a list, or in one text with commas."""
+    if isinstance(value, str):  # an environment variable: "a,b"
+        return tuple(name.strip() for name in value.split(","))
+    if isinstance(value, Iterable) and not isinstance(value, Mapping):
+        given = tuple(cast("Iterable[object]", value))
+        if all(isinstance(name, str) for name in given):
+            return cast("tuple[str, ...]", given)
+    raise ValueError
+
+
+def events(value: object) -> tuple[str, ...]:
+    """Names of request records."""
+    given = () if value == "" else names(value)
+    if not set(given) <= {"request", "response"}:
+        raise ValueError
+    return given
+
+
+def path_globs(value: object) -> tuple[str, ...]:
+    """Shell patterns of URL paths."""
+    given = () if value == "" else names(value)
+    if not all(glob.startswith(("/", "*")) for glob in given):
+        raise ValueError
+    return given
+
+
+def path(value: object) -> str:
+    """The path of a file."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError
+    path = os.fspath(cast("str | os.PathLike[str]", value))
+    if not isinstance(cast(object, path), str) or not os.path.basename(path) or "\0" in path:
+        raise ValueError
+    os.fsencode(path)  # raises ValueError for what no file can be named
+    return str.__str__(path)
+
+
+def file_mode(value: object) -> int:
+    """Permissions, as a number or in octal digits."""
+    mode = int(value, 8) if isinstance(value, str) else value
+    if type(mode) is not int or not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
+        raise ValueError
+    return mode
+
+
+_FIELD = re.compile(r"%\(\w[\w.]*\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]")
+
+
+class _Sample(dict[str, object]):
+    """The fields of a record; those that only ``extra`` or a filter can bring are numbers, which most formats take."""
+
+    def __missing__(self, name: str) -> object:
+        return 0
+
+
+def line_format(value: object) -> str | logging.Formatter:
+    """The name of a format, a %-format that fits every record, or a formatter."""
+    if isinstance(value, logging.Formatter):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    if value in ("text", "json"):
+        return value
+    if "%(" in value:
+        TextFormatter(value)
+        if "%" in _FIELD.sub("", value.replace("%%", "")):
+            raise ValueError("a % that is no %(name)s field; write %% for the character")
+        try:
+            _ = value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"it fits no record: {error}") from error
+        return value
+    raise ValueError
+
+
+def optional_name(value: object) -> str | None:
+    """The name of a logger, or ``None``."""
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError
+
+
+def header(value: object) -> str | None:
+    """The name of a header, or ``None``."""
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value)):
+        return value  # a token of RFC 9110 §5.1
+    raise ValueError
