@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import json
 import logging
 import math
 import re
@@ -170,6 +171,24 @@ class Settings:
                 f"erase the live log. Keep at least 1 backup, or set {PREFIX}MAX_BYTES=0 to never rotate."
             )
         return settings
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> tuple[Settings, dict[str, object]]:
+        """Settings from ``ASYNCLOG_…`` variables, JSON or text as of `flask.Config.from_prefixed_env`.
+
+        :returns: the settings, and the options that are set there, as they are after the checks.
+        :raises ConfigError: as `load`.
+        """
+        given: dict[str, Any] = {}
+        for name, text in environment.items():
+            if name.startswith(PREFIX):
+                try:
+                    given[name] = json.loads(text)
+                except ValueError:
+                    given[name] = text
+        settings = cls.load(given, {})
+        names = [name.removeprefix(PREFIX).lower() for name in given]
+        return settings, {name: getattr(settings, name) for name in names}
 
     @property
     def excludes(self) -> Callable[[str], object]:

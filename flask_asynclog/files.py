@@ -14,16 +14,20 @@ import os
 import stat
 
 
-def open_file(path: str, flags: int, mode: int) -> int:
+def open_file(path: str, flags: int, mode: int, like: str | None = None) -> int:
     """Open a regular file for reading and writing, made with exactly ``mode`` if missing.
 
     The umask does not count. An existing file gets ``mode`` as well, where this user may set it.
 
+    :param like: a file or directory whose owner and group a new file gets when root makes it: a master that runs as
+        root must not shut out the workers that do not.
     :raises OSError: as `os.open` does; ``ELOOP`` for a symbolic link, ``EINVAL`` for what is no regular file.
     """
     # O_NONBLOCK: a FIFO somebody put in place must not hang us. It means nothing to regular files.
     flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, mode)
+    fd = _open_new(path, flags, mode, like) if like is not None and os.geteuid() == 0 else None
+    if fd is None:
+        fd = os.open(path, flags, mode)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -37,6 +41,21 @@ def open_file(path: str, flags: int, mode: int) -> int:
     return fd
 
 
+def _open_new(path: str, flags: int, mode: int, like: str) -> int | None:
+    """Make the file, as root, for the owner of ``like``; ``None`` when there is one."""
+    try:
+        fd = os.open(path, flags | os.O_EXCL, mode)
+    except FileExistsError:
+        return None
+    try:
+        owner = os.stat(like)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class LockedFile:
     """A regular file with an exclusive ``flock``, taken without ever waiting in the kernel.
 
@@ -44,13 +63,14 @@ class LockedFile:
     parent's lock alone) and open its own.
 
     :param path: the file, made with exactly ``mode`` if missing.
+    :param like: whose owner it gets when root makes it; as of `open_file`.
     :raises OSError: as `open_file` does.
     """
 
-    def __init__(self, path: str, mode: int, flags: int = 0) -> None:
+    def __init__(self, path: str, mode: int, flags: int = 0, *, like: str | None = None) -> None:
         self.path = path
         self.pid = os.getpid()
-        self._file = io.FileIO(open_file(path, flags, mode), "r+b")
+        self._file = io.FileIO(open_file(path, flags, mode, like), "r+b")
 
     def try_lock(self) -> bool:
         """Take the lock if it is free. Raises OSError where the file system has no locks."""
@@ -112,8 +132,8 @@ class AppendStream(LockedFile):
 
     encoding = "utf-8"
 
-    def __init__(self, path: str, mode: int) -> None:
-        super().__init__(path, mode, os.O_APPEND)
+    def __init__(self, path: str, mode: int, *, like: str | None = None) -> None:
+        super().__init__(path, mode, os.O_APPEND, like=like)
         self._whole_at = -1  # the size at which the file is known to end in a line end
 
     def write(self, text: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from flask_asynclog.config import ConfigError, Settings, option_table
@@ -32,19 +33,20 @@ class AsyncRotatingFileHandler(logging.Handler):
 
     :param filename: the log file.
     :param options: options of the configuration's table that are not about requests or loggers, lower case and without
-        prefix. Level, formatter and filters are set as on any handler; a formatter set replaces ``format`` for what
-        comes by this handler.
+        prefix. One that is not given is as an app, or another handler, that shares the file has it. Level, formatter
+        and filters are set as on any handler; a formatter set replaces ``format`` for what comes by this handler.
     :raises ConfigError: for an unknown option, a value out of range, or a file that cannot be used.
     """
 
     def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
         super().__init__()
+        table = option_table()
         for name in options:
-            option = option_table().get(name)
-            if option is not None and not option.shared:
+            if name in table and not table[name].shared:
                 raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
         settings = Settings.load({}, {"filename": filename, **options})
-        self._pipeline = open_pipeline(settings, console=False, undecided={"level"})
+        undecided = {name for name, option in table.items() if option.shared} - {"filename", *options}
+        self._pipeline = open_pipeline(settings, console=False, undecided={*undecided, "level"})
         self._closed_once = False
         if "level" in options:
             self.setLevel(settings.level)
@@ -68,6 +70,22 @@ class AsyncRotatingFileHandler(logging.Handler):
     def flush(self) -> None:
         """Wait until what was logged is with the file, at most ``shutdown_timeout``."""
         self._pipeline.flush(self._pipeline.settings.shutdown_timeout)
+
+    def reopen(self) -> None:
+        """Have the file opened anew with the next batch. Not needed after it was moved or deleted: that is noticed."""
+        self._pipeline.sink.close()
+
+    @property
+    def lock_filename(self) -> str:
+        """The file whose lock the processes share."""
+        return str(self._pipeline.sink.lockFilename)
+
+    def on_open(self, function: Callable[[], None] | None) -> None:
+        """Have ``function`` called each time that this process has opened the file: at first, and after a rotation.
+
+        On the thread that writes; what it raises is said once.
+        """
+        self._pipeline.sink.on_open = function
 
     def close(self) -> None:
         """Drain and stop; a record that comes later starts again."""

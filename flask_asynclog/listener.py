@@ -56,7 +56,6 @@ class BatchQueueListener(logging.handlers.QueueListener):
     """
 
     queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
-    _thread: NativeThread | None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         lifecycle.register(self)
 
     def _reset(self) -> None:
-        self._thread = None
+        self._worker: NativeThread | None = None
         #: Held by whoever drains: the thread, or a caller of `drain`.
         self._draining = allocate_lock()
         self._start_lock = allocate_lock()
@@ -148,24 +147,24 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._stopping, self._stop_mark = False, None
         self._give_up(None)
         lifecycle.register_exit(self)
-        if self._thread is not None and self._died_of is None:
+        if self._worker is not None and self._died_of is None:
             self._died_of = "it was killed"  # it has not even come to its last words
-        thread = self._thread = NativeThread(self._work, name="flask_asynclog")
+        thread = self._worker = NativeThread(self._work, name="flask_asynclog")
         try:
             thread.start()
         except RuntimeError as error:  # the interpreter is about to end, or there are no threads to be had
-            self._thread = None
+            self._worker = None
             return f"no thread can be started: {error}"
         except BaseException:  # no memory; or a signal handler raised: if the thread runs all the same, it says so
             if not thread.begun:
-                self._thread = None
+                self._worker = None
             raise
         return None
 
     @property
     def running(self) -> bool:
         """Whether the thread runs."""
-        thread = self._thread
+        thread = self._worker
         return thread is not None and thread.is_alive()
 
     def flush(self, timeout: float = 5.0) -> bool:
@@ -180,9 +179,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if self.queue.idle:
             return True
         flush = self._flushes.add()
-        if self._thread is not None or len(self.queue):
+        if self._worker is not None or len(self.queue):
             self.wake()
-        if self._thread is None and self.queue.pending == 0:  # nothing to do, or done in this thread
+        if self._worker is None and self.queue.pending == 0:  # nothing to do, or done in this thread
             return True
         flush.done.wait_as_caller(timeout)
         return flush.complete
@@ -223,8 +222,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if self._stop_begun is None:
             self._stop_begun = (self.queue.tally.failed, timeout)
         # Another thread may be about to start it; or this one is, interrupted by a signal handler.
-        poll(lambda: (thread := self._thread) is None or thread.is_alive(), 1)
-        thread = self._thread
+        poll(lambda: (thread := self._worker) is None or thread.is_alive(), 1)
+        thread = self._worker
         if thread is None or not thread.is_alive():
             return None
         # The thread gives up a little earlier, so that what it gives up is counted when stop() returns.
@@ -284,7 +283,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
         Bounded; a thread that a broken sink holds up goes on in the parent.
         """
-        thread = self._thread
+        thread = self._worker
         if thread is None or self.queue.consumer == get_ident():
             return
         self.enqueue_sentinel()
@@ -327,7 +326,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """The thread: batch after batch until `stop`."""
         queue = self.queue
         with self._draining:
-            self._thread = thread
+            self._worker = thread
             queue.consumer = get_ident()
             queue.working()
             try:
@@ -340,7 +339,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             finally:
                 queue.consumer = None
                 self._flushes.end()
-                self._thread = None
+                self._worker = None
         queue.sleeping()
         if len(queue) and not lifecycle.exiting():  # came after the last look, when a thread was still at work
             self.wake()

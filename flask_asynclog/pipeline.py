@@ -37,7 +37,7 @@ def open_pipeline(settings: Settings, *, console: bool, undecided: Collection[st
     if pipeline is None:
         pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console, undecided))
     pipeline.join(settings, undecided)
-    if settings.handle_sigterm:
+    if pipeline.settings.handle_sigterm:
         lifecycle.handle_sigterm()
     return pipeline
 

@@ -22,7 +22,7 @@ from flask_asynclog.files import AppendStream, LockedFile
 from flask_asynclog.formatters import TextFormatter
 from flask_asynclog.native import allocate_rlock, sleep
 from flask_asynclog.records import FORMATTER, show_error
-from flask_asynclog.report import say
+from flask_asynclog.report import Once, say
 
 #: Bytes that one write may have, so that a batch does not hold the lock for long.
 BATCH_BYTES = 1024 * 1024
@@ -43,7 +43,8 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     :param filename: the log; its directory is made when missing. The lock is ``.__NAME.lock`` beside it.
     :param max_bytes: the file is rotated before it would exceed this size in bytes; 0: never.
     :param backup_count: rotated files kept (``NAME.1`` is the newest), at least 1 when rotating.
-    :param file_mode: permissions of log, lock and rotated files, whatever the umask.
+    :param file_mode: permissions of log, lock and rotated files, whatever the umask. Made by root, they belong to the
+        owner of their directory.
     :param lock_timeout: longest wait for another process's lock, in seconds.
     :raises ValueError: if ``max_bytes`` is set without a backup: the parent would erase the live log.
 
@@ -83,6 +84,9 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         self._writing = False
         self._deferred: list[str] = []
         self._close_wanted = False
+        #: Called, on the thread that writes, after the log was opened.
+        self.on_open: Callable[[], None] | None = None
+        self._once = Once()
         lifecycle.register(self)
 
     # A batch.
@@ -275,17 +279,23 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         return None if stream is None or stream.closed else stream
 
     def _open_lock(self) -> LockedFile:
+        directory = os.path.dirname(self.lockFilename)
         try:
-            lock = LockedFile(self.lockFilename, self.file_mode)
+            lock = LockedFile(self.lockFilename, self.file_mode, like=directory)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(self.lockFilename), exist_ok=True)
-            lock = LockedFile(self.lockFilename, self.file_mode)
+            os.makedirs(directory, mode=0o755, exist_ok=True)
+            lock = LockedFile(self.lockFilename, self.file_mode, like=directory)
         self.stream_lock = cast(TextIOWrapper, lock)
         return lock
 
     def _open_stream(self) -> AppendStream:
-        stream = AppendStream(self.baseFilename, self.file_mode)
+        stream = AppendStream(self.baseFilename, self.file_mode, like=self.lockFilename)
         self.stream = cast(TextIOWrapper, stream)
+        if self.on_open is not None:
+            try:
+                self.on_open()
+            except Exception as error:
+                self._once.say("on_open", f"on_open of {self.baseFilename} failed: {show_error(error)}")
         return stream
 
     def _hold(self, file: LockedFile | None, reopen: Callable[[], LockedFile]) -> LockedFile:

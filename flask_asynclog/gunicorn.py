@@ -1,0 +1,144 @@
+"""gunicorn's own logs by the same way as the app's: ``--logger-class flask_asynclog.gunicorn.Logger``.
+
+Made in gunicorn's master, and inherited by its workers: each process has its queue and its thread. Needs gunicorn.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import timedelta
+from typing import Any
+
+from gunicorn import glogging
+
+from flask_asynclog.config import Settings, option_table
+from flask_asynclog.escaping import escape
+from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.handlers import AsyncRotatingFileHandler
+
+#: ``access_log_format`` that makes JSON lines.
+JSON = "json"
+#: Options that are about the lines of an app.
+_NOT_OURS = {"filename", "format", "level", "console"}
+
+
+class EscapedAtoms(glogging.SafeAtoms):
+    r"""The values of an access line, escaped when they are used, so that a client can forge neither line nor field.
+
+    Control characters as in all our lines (``\n``, ``\x1b``), and ``"`` and ``\`` by a backslash, as Apache does.
+    """
+
+    def __init__(self, atoms: dict[str, Any]) -> None:
+        dict[str, Any].__init__(self, atoms)
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.get(name.lower() if name.startswith("{") else name, "-")
+        if isinstance(value, str):
+            return escape(value.replace("\\", "\\\\").replace('"', '\\"'))
+        return value
+
+
+class Logger(glogging.Logger):
+    """gunicorn's logger, whose ``accesslog`` and ``errorlog`` files are written asynchronously and rotated.
+
+    Options come from ``ASYNCLOG_…`` variables of gunicorn's ``raw_env`` or of the environment: ``ASYNCLOG_MAX_BYTES``,
+    ``ASYNCLOG_BACKUP_COUNT`` and all others that are about a file and its queue, and ``ASYNCLOG_EXCLUDE_PATHS``
+    for the access log. Those left out are as the app has them, where it names the same file.
+
+    ``-`` stays a stream, devices and pipes stay as gunicorn has them, ``access_log_format`` and ``logconfig*``
+    mean what they do in gunicorn; ``access_log_format = "json"`` makes one JSON object per request.
+
+    :raises ConfigError: for an option or a file that cannot be used, when gunicorn starts.
+    """
+
+    atoms_wrapper_class = EscapedAtoms
+
+    def __init__(self, cfg: Any) -> None:
+        self._files: list[AsyncRotatingFileHandler] = []
+        super().__init__(cfg)
+
+    def setup(self, cfg: Any) -> None:
+        """Set up as gunicorn does, at the start and when its configuration is read again; then take its files over."""
+        super().setup(cfg)
+        settings, given = Settings.from_environment({**os.environ, **cfg.env})
+        options = {name: given[name] for name in given if name not in _NOT_OURS and option_table()[name].shared}
+        self._excludes = settings.excludes
+        self._json_access = cfg.access_log_format == JSON
+        before, self._files = self._files, []
+        for logger in (self.error_log, self.access_log):
+            for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
+                self._take_over(logger, handler, options)
+        for file in before:  # after those that may share its queue were opened
+            file.close()
+
+    def _take_over(self, logger: logging.Logger, handler: logging.Handler, options: dict[str, object]) -> None:
+        is_access = logger is self.access_log
+        if is_access and self._json_access:
+            handler.setFormatter(JSONFormatter())
+        if not isinstance(handler, logging.FileHandler) or not _is_ordinary(handler.baseFilename):
+            return
+        file = AsyncRotatingFileHandler(handler.baseFilename, **options)
+        file._gunicorn = True  # type: ignore[attr-defined]  # gunicorn's mark, by which it removes its handlers
+        if is_access:
+            file.setFormatter(JSONFormatter() if self._json_access else TextFormatter(self.access_fmt))
+        else:
+            file.setFormatter(TextFormatter(self.error_fmt, self.datefmt))
+            if self.cfg.capture_output:
+                file.on_open(self._capture_output)
+        if os.geteuid() == 0:  # as gunicorn does with the log, so that workers of another user can use it
+            os.chown(file.lock_filename, self.cfg.uid, self.cfg.gid)
+        logger.removeHandler(handler)
+        handler.close()
+        logger.addHandler(file)
+        self._files.append(file)
+
+    def _capture_output(self) -> None:
+        """Have stdout and stderr lead to the file that is the error log now."""
+        # A handle of its own: one that shares the log's would share its lock, for as long as any child has it.
+        fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(fd, stream.fileno())
+        finally:
+            os.close(fd)
+
+    def reopen_files(self) -> None:
+        """For SIGUSR1, after files were moved: have all of them opened anew."""
+        super().reopen_files()
+        for file in self._files:
+            file.reopen()
+
+    def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta) -> None:
+        """Log one request, unless its path is excluded."""
+        if self._excludes(environ.get("PATH_INFO", "")):
+            return
+        if self._json_access:
+            self._access_as_json(dict(self.atoms(resp, req, environ, request_time)), request_time)
+        else:
+            super().access(resp, req, environ, request_time)
+
+    def _access_as_json(self, atoms: Mapping[str, Any], request_time: timedelta) -> None:
+        fields = {
+            "client.address": atoms["h"],
+            "user.name": atoms["u"],
+            "http.request.method": atoms["m"],
+            "url.path": atoms["U"],
+            "url.query": atoms["q"],
+            "network.protocol.version": str(atoms["H"]).removeprefix("HTTP/"),
+            "http.response.status_code": int(atoms["s"]),
+            "http.response.body.size": atoms["B"],
+            "http.server.request.duration": request_time.total_seconds(),
+            "http.request.header.referer": atoms["f"],
+            "user_agent.original": atoms["a"],
+        }
+        present = {name: value for name, value in fields.items() if value not in (None, "", "-")}
+        self.access_log.info('"%s" %s', atoms["r"], atoms["s"], extra=present)
+
+
+def _is_ordinary(path: str) -> bool:
+    """Whether it is a file to be rotated, and not ``/dev/stdout`` or a pipe."""
+    return not path.startswith(("/dev/", "/proc/")) and stat.S_ISREG(os.stat(path).st_mode)
