@@ -1,7 +1,6 @@
-"""The draining side: one thread per process takes batches from the queue and hands them to the handlers.
+"""One thread per process that drains a queue: started by the first record, ended by forks, `stop` and the exit.
 
-All handlers of a listener run on its thread, one batch at a time; where there must not be a thread, on that of whoever
-logs.
+Where there must not be a thread, whoever logs drains.
 """
 
 from __future__ import annotations
@@ -13,18 +12,12 @@ import time
 from typing import Any, cast
 
 from flask_asynclog import lifecycle
-from flask_asynclog.delivery import Delivery
-from flask_asynclog.dropreport import DropReport
-from flask_asynclog.flushes import Flushes
-from flask_asynclog.native import NativeThread, Signal, allocate_lock, get_ident, poll, sleep
+from flask_asynclog.drain import Drain
+from flask_asynclog.native import NativeThread, allocate_lock, get_ident, poll
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import own_record, show_error
+from flask_asynclog.records import show_error
 from flask_asynclog.report import say
 
-#: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
-BATCH_RECORDS = 256
-#: Seconds the GIL is given away between two slices of a batch, while there is time.
-SLICE_PAUSE = 0.0002
 #: Seconds after which a start of the thread that is still under way has been interrupted.
 START_PATIENCE = 5.0
 #: Longest that a fork waits for what is queued to be written and for the thread to end, in seconds.
@@ -52,7 +45,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
     The thread is one of the operating system, under gevent and eventlet as well. Before a fork of `os.fork` it
     drains and ends; parent and child start their own with their next record, the child with an empty queue.
     Where there must not be a thread (`lifecycle.inline_reason`), the caller writes at once, which is counted as
-    ``inline`` and said once at DEBUG.
+    ``inline`` and said once at DEBUG. A thread that died is started again by the next record, counted in
+    ``restarts`` and reported in the log.
     """
 
     queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
@@ -76,17 +70,11 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def _reset(self) -> None:
         self._worker: NativeThread | None = None
+        self._drain = Drain(self.queue, self.handlers, self.prepare, respect_handler_level=self.respect_handler_level)
         #: Held by whoever drains: the thread, or a caller of `drain`.
         self._draining = allocate_lock()
         self._start_lock = allocate_lock()
         self._start_refused_at: float | None = None
-        self._signal = Signal()
-        self._flushes = Flushes(self.queue)
-        #: Set when the thread is to end as soon as it has passed the mark, which it sets itself.
-        self._stopping = False
-        self._stop_mark: tuple[int, int] | None = None
-        self._give_up_at = math.inf
-        self._gather_until = 0.0
         self._exit_at = 0.0
         #: Records failed before the stop under way, and the time it was given.
         self._stop_begun: tuple[int, float | None] | None = None
@@ -95,20 +83,12 @@ class BatchQueueListener(logging.handlers.QueueListener):
         #: No caller tries a sink that did not take records before this time.
         self._inline_again_at = 0.0
         self._inline_said: set[str] = set()
-        self._drop_report = DropReport(self.queue.tally.drops)
-        self._delivery = Delivery(
-            self.handlers,
-            self.queue.tally,
-            respect_handler_level=self.respect_handler_level,
-            pause=self._pause,
-            wait=self._rest,
-        )
 
-    # Any thread.
+    # The start.
 
     def wake(self) -> None:
         """Have the queue looked at soon: start the thread if it does not run. Where none can start, drain here."""
-        self._signal.set()
+        self._drain.signal.set()
         if not self.running:
             self.start()
 
@@ -144,19 +124,19 @@ class BatchQueueListener(logging.handlers.QueueListener):
             return reason
         if lifecycle.forking():
             return None  # the parent goes on with what waits
-        self._stopping, self._stop_mark = False, None
-        self._give_up(None)
+        self._drain.go_on()
+        self._drain.give_up_at(None)
         lifecycle.register_exit(self)
         if self._worker is not None and self._died_of is None:
-            self._died_of = "it was killed"  # it has not even come to its last words
-        thread = self._worker = NativeThread(self._work, name="flask_asynclog")
+            self._died_of = "killed, without a last word"
+        worker = self._worker = NativeThread(self._work, name="flask_asynclog")
         try:
-            thread.start()
+            worker.start()
         except RuntimeError as error:  # the interpreter is about to end, or there are no threads to be had
             self._worker = None
             return f"no thread can be started: {error}"
         except BaseException:  # no memory; or a signal handler raised: if the thread runs all the same, it says so
-            if not thread.begun:
+            if not worker.begun:
                 self._worker = None
             raise
         return None
@@ -164,8 +144,50 @@ class BatchQueueListener(logging.handlers.QueueListener):
     @property
     def running(self) -> bool:
         """Whether the thread runs."""
-        thread = self._worker
-        return thread is not None and thread.is_alive()
+        worker = self._worker
+        return worker is not None and worker.is_alive()
+
+    # The thread.
+
+    def _work(self, worker: NativeThread) -> None:
+        """Batch after batch until `stop`."""
+        queue = self.queue
+        with self._draining:
+            self._worker = worker
+            try:
+                with self._drain:
+                    self._report_death()
+                    while (batch := self.dequeue(True)) is not None:
+                        self.handle(batch)
+            except BaseException as error:
+                self._died_of = show_error(error)
+                say(f"the listener thread ended: {self._died_of}; the next record starts it again")
+            finally:
+                self._worker = None
+        queue.sleeping()
+        if len(queue) and not lifecycle.exiting():  # came after the last look, when a thread was still at work
+            self.wake()
+
+    def _report_death(self) -> None:
+        """Count that this thread takes the place of one that died, and say so in the log."""
+        cause, self._died_of = self._died_of, None
+        if cause is not None:
+            self.queue.tally.restarts += 1
+            self._drain.report("the listener thread died and was started again: %s", cause)
+
+    def dequeue(self, block: bool) -> list[logging.LogRecord] | None:  # type: ignore[override]
+        """The next batch, oldest first; ``None``, the sentinel, when all that waited at `stop` has been taken.
+
+        With ``block`` it waits for records, and then up to the flush interval for more of them; without, the
+        batch may be empty.
+        """
+        return self._drain.next_batch(block=block, flush_interval=self.flush_interval)
+
+    def handle(self, batch: list[logging.LogRecord]) -> None:  # type: ignore[override]
+        """Hand a batch to every handler; what became of its records is counted. Never raises."""
+        self._drain.deliver(batch)
+
+    # Waiting for it, and its end.
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything accepted before this call is with the handlers.
@@ -178,7 +200,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             return False
         if self.queue.idle:
             return True
-        flush = self._flushes.add()
+        flush = self._drain.flushes.add()
         if self._worker is not None or len(self.queue):
             self.wake()
         if self._worker is None and self.queue.pending == 0:  # nothing to do, or done in this thread
@@ -188,8 +210,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def enqueue_sentinel(self) -> None:
         """Ask the thread to end when all that waits now is written."""
-        self._stopping, self._stop_mark = True, None
-        self._signal.set()
+        self._drain.stop_soon()
 
     def stop(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Drain what was accepted before this call, then end the thread. Idempotent; the next record starts it again.
@@ -201,17 +222,17 @@ class BatchQueueListener(logging.handlers.QueueListener):
         lifecycle.check_process()
         if self.queue.consumer == get_ident():
             return False
-        thread = self.begin_stop(timeout)
-        if thread is None:
+        worker = self.begin_stop(timeout)
+        if worker is None:
             self.drain()
         else:
-            thread.join(timeout, as_caller=not lifecycle.exiting())
+            worker.join(timeout, as_caller=not lifecycle.exiting())
             if lifecycle.exiting():
                 self.drain()  # what came after the thread's last look
         begun, self._stop_begun = self._stop_begun, None
         failed_before, given = begun or (self.queue.tally.failed, timeout)
         left = self.queue.tally.failed - failed_before
-        if thread is None or thread.is_alive():
+        if worker is None or worker.is_alive():
             left += self.queue.pending
         if left:
             say(f"{left} records were not written within {given or 0:.1f} s, the time to drain at exit or in stop()")
@@ -222,74 +243,54 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if self._stop_begun is None:
             self._stop_begun = (self.queue.tally.failed, timeout)
         # Another thread may be about to start it; or this one is, interrupted by a signal handler.
-        poll(lambda: (thread := self._worker) is None or thread.is_alive(), 1)
-        thread = self._worker
-        if thread is None or not thread.is_alive():
+        poll(lambda: (starting := self._worker) is None or starting.is_alive(), 1)
+        worker = self._worker
+        if worker is None or not worker.is_alive():
             return None
         # The thread gives up a little earlier, so that what it gives up is counted when stop() returns.
-        self._give_up(None if timeout is None else time.monotonic() + timeout - min(0.2, timeout / 10))
+        self._drain.give_up_at(None if timeout is None else time.monotonic() + timeout - min(0.2, timeout / 10))
         self.enqueue_sentinel()
-        return thread
+        return worker
+
+    # Without a thread.
 
     def drain(self) -> None:
         """Drain in the calling thread, where there is no other. Bounded, whatever the sink does."""
-        queue = self.queue
+        queue, last = self.queue, lifecycle.exiting()
         # Others who log meanwhile leave their records to this thread. At exit it does not stay for ever.
-        end = time.monotonic() + LAST_PATIENCE if lifecycle.exiting() else math.inf
-        while len(queue) and self._may_write_inline() and self._draining.acquire(blocking=False):
+        end = time.monotonic() + LAST_PATIENCE if last else math.inf
+        while len(queue) and (last or time.monotonic() >= self._inline_again_at):
+            if not self._draining.acquire(blocking=False):
+                return
             try:
-                self._work_inline()
+                with self._drain:
+                    if not self._drain.drain_inline(LAST_PATIENCE if last else INLINE_PATIENCE, keep=not last):
+                        self._inline_again_at = time.monotonic() + INLINE_PAUSE
             finally:
-                self._give_up(None)
-                queue.consumer = None
-                self._flushes.end()
                 queue.sleeping()
                 self._draining.release()
             if time.monotonic() > end:
                 return
-
-    def _may_write_inline(self) -> bool:
-        return lifecycle.exiting() or time.monotonic() >= self._inline_again_at
-
-    def _work_inline(self) -> None:
-        queue, last = self.queue, lifecycle.exiting()
-        queue.consumer = get_ident()
-        queue.working()
-        self._stopping = True
-        self._give_up(time.monotonic() + (LAST_PATIENCE if last else INLINE_PATIENCE))
-        mark = queue.mark()
-        while not queue.passed(mark) and (batch := queue.take(BATCH_RECORDS)):
-            kept = self._delivery.deliver([self.prepare(record) for record in batch], keep=not last)
-            queue.tally.inline += len(batch) - len(kept)
-            if kept:
-                self._inline_again_at = time.monotonic() + INLINE_PAUSE
-                queue.give_back(kept)
-                return
-        self._report_drops(final=True)
 
     def _say_inline(self, reason: str) -> None:
         if reason not in self._inline_said:
             self._inline_said.add(reason)
             logging.getLogger("flask_asynclog").debug("records are written by the thread that logs them: %s", reason)
 
-    def _give_up(self, deadline: float | None) -> None:
-        self._give_up_at = math.inf if deadline is None else deadline
-        self._delivery.give_up_at(deadline)
-
-    # The process's forks and end.
+    # The process's forks and its end, as `lifecycle` tells them.
 
     def before_fork(self) -> None:
         """Write what waits and end the thread: a child has none, and a parent may be about to leave by `os._exit`.
 
         Bounded; a thread that a broken sink holds up goes on in the parent.
         """
-        thread = self._worker
-        if thread is None or self.queue.consumer == get_ident():
+        worker = self._worker
+        if worker is None or self.queue.consumer == get_ident():
             return
         self.enqueue_sentinel()
-        thread.join(FORK_PATIENCE, as_caller=False)
-        if thread.is_alive() and self._stop_begun is None:
-            self._stopping, self._stop_mark = False, None
+        worker.join(FORK_PATIENCE, as_caller=False)
+        if worker.is_alive() and self._stop_begun is None:
+            self._drain.go_on()
 
     def after_fork_in_parent(self) -> None:
         """Go on with what other threads have logged meanwhile."""
@@ -319,106 +320,3 @@ class BatchQueueListener(logging.handlers.QueueListener):
     def drained(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         return self.queue.idle
-
-    # The listener's thread, or the one that calls drain().
-
-    def _work(self, thread: NativeThread) -> None:
-        """The thread: batch after batch until `stop`."""
-        queue = self.queue
-        with self._draining:
-            self._worker = thread
-            queue.consumer = get_ident()
-            queue.working()
-            try:
-                self._report_death()
-                while (batch := self.dequeue(True)) is not None:
-                    self.handle(batch)
-            except BaseException as error:
-                self._died_of = show_error(error)
-                say(f"the listener thread ended: {self._died_of}; the next record starts it again")
-            finally:
-                queue.consumer = None
-                self._flushes.end()
-                self._worker = None
-        queue.sleeping()
-        if len(queue) and not lifecycle.exiting():  # came after the last look, when a thread was still at work
-            self.wake()
-
-    def _report_death(self) -> None:
-        """Count that this thread takes the place of one that died, and say so in the log."""
-        cause, self._died_of = self._died_of, None
-        if cause is None:
-            return
-        tally = self.queue.tally
-        tally.restarts += 1
-        tally.reports += 1
-        self._delivery.deliver([own_record("the listener thread died and was started again: %s", cause)])
-
-    def dequeue(self, block: bool) -> list[logging.LogRecord] | None:  # type: ignore[override]
-        """The next batch, oldest first; ``None``, the sentinel, when all that waited at `stop` has been taken.
-
-        With ``block`` it waits for records, and then up to the flush interval for more of them; without, the
-        batch may be empty.
-        """
-        queue = self.queue
-        while True:
-            self._flushes.serve()
-            if self._stopping and self._passed_stop():
-                self._report_drops(final=True)
-                return None
-            if not len(queue):
-                due = self._report_drops()
-                if not block:
-                    return []
-                queue.sleeping()
-                if not len(queue) and not self._wanted():
-                    self._signal.wait(due)
-                queue.working()
-                self._gather_until = time.monotonic() + self.flush_interval
-                continue
-            if block and not self._wanted():
-                left = self._gather_until - time.monotonic()
-                if left > 0 and queue.gathering():
-                    self._signal.wait(left)
-                queue.working()
-            self._gather_until = time.monotonic() + self.flush_interval
-            return queue.take(BATCH_RECORDS)
-
-    def handle(self, batch: list[logging.LogRecord]) -> None:  # type: ignore[override]
-        """Hand a batch to every handler; what became of its records is counted. Never raises."""
-        self._delivery.deliver([self.prepare(record) for record in batch])
-        self._report_drops()
-
-    def _passed_stop(self) -> bool:
-        if time.monotonic() >= self._give_up_at:
-            while batch := self.queue.take(BATCH_RECORDS):
-                self.queue.tally.settle(0, len(batch))
-            return True
-        if self._stop_mark is None:
-            self._stop_mark = self.queue.mark()
-        return self.queue.passed(self._stop_mark)
-
-    def _pause(self) -> None:
-        """Let the other threads run while there is time.
-
-        Not when the queue fills up: each time that the GIL is given away beside a busy thread costs a switch interval
-        of 5 ms, which made 2,000 records/s of 24,000.
-        """
-        if not self._wanted() and not self.queue.crowded:
-            sleep(SLICE_PAUSE)
-
-    def _rest(self, seconds: float) -> None:
-        """Wait before the next attempt of a write, unless somebody wakes."""
-        self._signal.wait(seconds)
-
-    def _wanted(self) -> bool:
-        return self._stopping or bool(self._flushes)
-
-    def _report_drops(self, *, final: bool = False) -> float | None:
-        """Write the line about drops if it is due; returns when to look again, in seconds."""
-        due = self._drop_report.due(final=final)
-        if due != 0:
-            return due
-        self.queue.tally.reports += 1
-        self._delivery.deliver([self._drop_report.record()])
-        return None
