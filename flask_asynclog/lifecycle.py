@@ -132,9 +132,12 @@ def inline_reason() -> str | None:
 
 
 def _uwsgi_has_threads(options: dict[Any, Any]) -> bool:
-    # Keys and values are bytes. "threads" implies "enable-threads".
-    given = {key.decode() if isinstance(key, bytes) else key for key in options}
-    return not given.isdisjoint({"enable-threads", "threads"})
+    # Keys and values are bytes, True for a flag. "threads" implies "enable-threads".
+    for name in (b"enable-threads", b"threads"):
+        value = options.get(name, options.get(name.decode(), b"false"))
+        if str(value).lower().strip("b'") not in ("false", "0", "no", "off"):
+            return True
+    return False
 
 
 # Forks.

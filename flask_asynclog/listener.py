@@ -82,6 +82,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._died_of: str | None = None
         #: No caller tries a sink that did not take records before this time.
         self._inline_again_at = 0.0
+        #: Somebody wants the queue to be looked at who found it being drained.
+        self._look_again = False
         self._inline_said: set[str] = set()
 
     # The start.
@@ -259,17 +261,22 @@ class BatchQueueListener(logging.handlers.QueueListener):
         queue, last = self.queue, lifecycle.exiting()
         # Others who log meanwhile leave their records to this thread. At exit it does not stay for ever.
         end = time.monotonic() + LAST_PATIENCE if last else math.inf
-        while len(queue) and (last or time.monotonic() >= self._inline_again_at):
+        while True:
+            self._look_again = True
             if not self._draining.acquire(blocking=False):
-                return
+                return  # whoever has it looks again
             try:
-                with self._drain:
-                    if not self._drain.drain_inline(LAST_PATIENCE if last else INLINE_PATIENCE, keep=not last):
-                        self._inline_again_at = time.monotonic() + INLINE_PAUSE
+                self._look_again = False
+                if last or time.monotonic() >= self._inline_again_at:
+                    with self._drain:
+                        if not self._drain.drain_inline(LAST_PATIENCE if last else INLINE_PATIENCE, keep=not last):
+                            self._inline_again_at = time.monotonic() + INLINE_PAUSE
             finally:
                 queue.sleeping()
                 self._draining.release()
-            if time.monotonic() > end:
+            now = time.monotonic()
+            more = self._look_again or (len(queue) and (last or now >= self._inline_again_at))
+            if not more or now > end:
                 return
 
     def _say_inline(self, reason: str) -> None:
@@ -294,6 +301,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def after_fork_in_parent(self) -> None:
         """Go on with what other threads have logged meanwhile."""
+        if self._worker is None:
+            self.queue.sleeping()  # whoever woke meanwhile was not heard
         if len(self.queue):
             self.wake()
 
