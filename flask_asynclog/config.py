@@ -199,8 +199,8 @@ class Settings:
         """The options in which two apps that name the same file disagree though they must not."""
         return [
             name
-            for name, option in option_table().items()
-            if option.shared and name != "filename" and _disagree(getattr(self, name), getattr(other, name))
+            for name in option_table()
+            if name in SHARED_OPTIONS and _disagree(getattr(self, name), getattr(other, name))
         ]
 
 
@@ -211,6 +211,10 @@ def _disagree(mine: object, theirs: object) -> bool:
 def option_table() -> dict[str, Option]:
     """Every option by its lower-case name, in the order of the documentation."""
     return {field.name: field.metadata["option"] for field in dataclasses.fields(Settings)}
+
+
+#: Options on which all who name the same file have to agree.
+SHARED_OPTIONS = frozenset(name for name, option in option_table().items() if option.shared) - {"filename"}
 
 
 def _parse(name: str, value: object, table: dict[str, Option]) -> object:

@@ -66,7 +66,9 @@ class Delivery:
         wait: Callable[[float], object],
     ) -> None:
         self._tally = tally
-        self._handlers = [(handler, isinstance(handler, BatchHandler)) for handler in handlers]
+        self._handlers: list[tuple[logging.Handler, bool]] = []
+        for handler in reversed(list(handlers)):
+            self.add_handler(handler)
         self._respect_handler_level = respect_handler_level
         self._pause = pause
         self._wait = wait
@@ -75,6 +77,11 @@ class Delivery:
         #: Indexes of the records of this batch that were given up for lack of time.
         self._unsent: set[int] = set()
         self._give_up_at = math.inf
+
+    def add_handler(self, handler: logging.Handler) -> None:
+        """Have ``handler`` get the records too, before the others. Any thread."""
+        # A new list: the thread that drains may be in the middle of the old one.
+        self._handlers = [(handler, isinstance(handler, BatchHandler)), *self._handlers]
 
     def give_up_at(self, deadline: float | None) -> None:
         """Try no longer than until ``deadline`` of `time.monotonic`; ``None``: for ever. Any thread."""

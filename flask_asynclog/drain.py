@@ -75,6 +75,10 @@ class Drain:
         self._give_up_at = math.inf if deadline is None else deadline
         self._delivery.give_up_at(deadline)
 
+    def add_handler(self, handler: logging.Handler) -> None:
+        """See `BatchQueueListener.add_handler`."""
+        self._delivery.add_handler(handler)
+
     # Whoever drains.
 
     def __enter__(self) -> None:

@@ -20,7 +20,7 @@ def open_file(path: str, flags: int, mode: int, like: str | None = None) -> int:
     The umask does not count. An existing file gets ``mode`` as well, where this user may set it.
 
     :param like: a file or directory whose owner and group a new file gets when root makes it: a master that runs as
-        root must not shut out the workers that do not.
+        root must not shut out the workers that do not. Its directory stands in for one that is missing.
     :raises OSError: as `os.open` does; ``ELOOP`` for a symbolic link, ``EINVAL`` for what is no regular file.
     """
     # O_NONBLOCK: a FIFO somebody put in place must not hang us. It means nothing to regular files.
@@ -48,7 +48,10 @@ def _open_new(path: str, flags: int, mode: int, like: str) -> int | None:
     except FileExistsError:
         return None
     try:
-        owner = os.stat(like)
+        try:
+            owner = os.stat(like)
+        except FileNotFoundError:
+            owner = os.stat(os.path.dirname(path) or ".")
         os.fchown(fd, owner.st_uid, owner.st_gid)
     except BaseException:
         os.close(fd)

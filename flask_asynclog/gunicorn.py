@@ -5,6 +5,7 @@ Made in gunicorn's master, and inherited by its workers: each process has its qu
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -15,15 +16,15 @@ from typing import Any
 
 from gunicorn import glogging
 
-from flask_asynclog.config import Settings, option_table
+from flask_asynclog.config import SHARED_OPTIONS, Settings
 from flask_asynclog.escaping import escape
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.handlers import AsyncRotatingFileHandler
 
 #: ``access_log_format`` that makes JSON lines.
 JSON = "json"
-#: Options that are about the lines of an app.
-_NOT_OURS = {"filename", "format", "level", "console"}
+#: The options that are about a file and its queue.
+_OPTIONS = SHARED_OPTIONS - {"format", "level", "console"}
 
 
 class EscapedAtoms(glogging.SafeAtoms):
@@ -40,6 +41,13 @@ class EscapedAtoms(glogging.SafeAtoms):
         if isinstance(value, str):
             return escape(value.replace("\\", "\\\\").replace('"', '\\"'))
         return value
+
+
+class _AccessFormatter(logging.Formatter):
+    """Lines of ``access_log_format``, whose atoms are escaped already; a TAB between them is the format's own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(super().format(record), keep_tabs=True)
 
 
 class Logger(glogging.Logger):
@@ -65,15 +73,24 @@ class Logger(glogging.Logger):
         """Set up as gunicorn does, at the start and when its configuration is read again; then take its files over."""
         super().setup(cfg)
         settings, given = Settings.from_environment({**os.environ, **cfg.env})
-        options = {name: given[name] for name in given if name not in _NOT_OURS and option_table()[name].shared}
+        options = {name: given[name] for name in _OPTIONS.intersection(given)}
         self._excludes = settings.excludes
         self._json_access = cfg.access_log_format == JSON
+        self._captures = False
         before, self._files = self._files, []
-        for logger in (self.error_log, self.access_log):
-            for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
-                self._take_over(logger, handler, options)
-        for file in before:  # after those that may share its queue were opened
-            file.close()
+        for file in before:
+            file.undecide()
+        try:
+            for logger in (self.error_log, self.access_log):
+                for handler in [handler for handler in logger.handlers if getattr(handler, "_gunicorn", False)]:
+                    self._take_over(logger, handler, options)
+        except BaseException:
+            before += self._files
+            self._files = []
+            raise
+        finally:
+            for file in before:  # after those that may share its queue were opened
+                file.close()
 
     def _take_over(self, logger: logging.Logger, handler: logging.Handler, options: dict[str, object]) -> None:
         is_access = logger is self.access_log
@@ -84,10 +101,11 @@ class Logger(glogging.Logger):
         file = AsyncRotatingFileHandler(handler.baseFilename, **options)
         file._gunicorn = True  # type: ignore[attr-defined]  # gunicorn's mark, by which it removes its handlers
         if is_access:
-            file.setFormatter(JSONFormatter() if self._json_access else TextFormatter(self.access_fmt))
+            file.setFormatter(JSONFormatter() if self._json_access else _AccessFormatter(self.access_fmt))
         else:
             file.setFormatter(TextFormatter(self.error_fmt, self.datefmt))
             if self.cfg.capture_output:
+                self._captures = True
                 file.on_open(self._capture_output)
         if os.geteuid() == 0:  # as gunicorn does with the log, so that workers of another user can use it
             os.chown(file.lock_filename, self.cfg.uid, self.cfg.gid)
@@ -98,6 +116,8 @@ class Logger(glogging.Logger):
 
     def _capture_output(self) -> None:
         """Have stdout and stderr lead to the file that is the error log now."""
+        if os.path.samestat(os.stat(self.cfg.errorlog), os.fstat(sys.stdout.fileno())):
+            return
         # A handle of its own: one that shares the log's would share its lock, for as long as any child has it.
         fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
@@ -108,12 +128,15 @@ class Logger(glogging.Logger):
 
     def reopen_files(self) -> None:
         """For SIGUSR1, after files were moved: have all of them opened anew."""
-        super().reopen_files()
         for file in self._files:
             file.reopen()
+        super().reopen_files()  # opens the error log for what is captured: made by now, for the workers' user
 
     def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta) -> None:
         """Log one request, unless its path is excluded."""
+        if self._captures:  # another process may have rotated the file
+            with contextlib.suppress(OSError):  # it is just doing so: after the next request then
+                self._capture_output()
         if self._excludes(environ.get("PATH_INFO", "")):
             return
         if self._json_access:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flask_asynclog.config import ConfigError, Settings, option_table
+from flask_asynclog.config import SHARED_OPTIONS, ConfigError, Settings, option_table
 from flask_asynclog.pipeline import open_pipeline
 from flask_asynclog.queuehandler import AsyncQueueHandler, handle_without_lock
 from flask_asynclog.records import snapshot
@@ -39,15 +39,14 @@ class AsyncRotatingFileHandler(logging.Handler):
     """
 
     def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
-        super().__init__()
-        table = option_table()
         for name in options:
-            if name in table and not table[name].shared:
+            if name in option_table() and name not in SHARED_OPTIONS:
                 raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
         settings = Settings.load({}, {"filename": filename, **options})
-        undecided = {name for name, option in table.items() if option.shared} - {"filename", *options}
-        self._pipeline = open_pipeline(settings, console=False, undecided={*undecided, "level"})
+        self._decided: frozenset[str] = SHARED_OPTIONS.intersection(options) - {"level"}
+        self._pipeline = open_pipeline(settings, console=False, decided=self._decided)
         self._closed_once = False
+        super().__init__()  # from here on logging knows it, and flushes it at exit
         if "level" in options:
             self.setLevel(settings.level)
 
@@ -72,8 +71,17 @@ class AsyncRotatingFileHandler(logging.Handler):
         self._pipeline.flush(self._pipeline.settings.shutdown_timeout)
 
     def reopen(self) -> None:
-        """Have the file opened anew with the next batch. Not needed after it was moved or deleted: that is noticed."""
+        """Have the file opened anew with the next batch. Not needed after it was moved or deleted: that is noticed.
+
+        :raises OSError: there is no file any more, and none can be made.
+        """
         self._pipeline.sink.close()
+        self._pipeline.sink.make()
+
+    def undecide(self) -> None:
+        """Insist on no option any more: another handler or app that opens the same file may have others."""
+        decided, self._decided = self._decided, frozenset[str]()
+        self._pipeline.undecide(decided)
 
     @property
     def lock_filename(self) -> str:
@@ -92,7 +100,7 @@ class AsyncRotatingFileHandler(logging.Handler):
         super().close()
         if not self._closed_once:
             self._closed_once = True
-            self._pipeline.release()
+            self._pipeline.release(decided=self._decided)
 
     def stats(self) -> Stats:
         """The counters of this moment."""

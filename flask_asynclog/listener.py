@@ -86,6 +86,11 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._look_again = False
         self._inline_said: set[str] = set()
 
+    def add_handler(self, handler: logging.Handler) -> None:
+        """Have ``handler`` get the records too, from the next batch on, before the others: their retries take long."""
+        self.handlers = (handler, *self.handlers)
+        self._drain.add_handler(handler)
+
     # The start.
 
     def wake(self) -> None:

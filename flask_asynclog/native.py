@@ -108,7 +108,7 @@ class NativeThread:
     """A daemon thread of the operating system.
 
     Started by `threading` where that makes such threads, so that debuggers and leak detectors see its name; by the
-    original primitive where it makes greenlets.
+    original primitive where it makes greenlets, or may do so before the thread has ended.
 
     :param target: called with this object, on the new thread; an exception out of it is for `threading.excepthook`.
     :param name: as of `threading.Thread`.
@@ -120,8 +120,10 @@ class NativeThread:
         self._over = Signal()
         #: Whether it has begun to run.
         self.begun = False
+        self._started = False
         self._ended = False
-        if not cooperative():
+        # gunicorn's worker logs before it patches; a thread that threading knows could not end in peace after that.
+        if sys.modules.keys().isdisjoint({"gevent.monkey", "eventlet.patcher"}):
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -133,13 +135,11 @@ class NativeThread:
             self._thread.start()
         else:
             original("_thread", "start_new_thread")(self._run, ())
-            self.begun = True  # it will; nobody waits for it
+        self._started = True
 
     def is_alive(self) -> bool:
-        """Whether it has been started and runs."""
-        if self._thread is not None:
-            return self._thread.is_alive()
-        return self.begun and not self._ended
+        """Whether it has been started and has not ended."""
+        return (self.begun or self._started) and not self._ended
 
     def join(self, timeout: float | None = None, *, as_caller: bool = True) -> None:
         """Wait for its end, at most ``timeout`` seconds.
@@ -149,10 +149,10 @@ class NativeThread:
         if self._thread is not None and not cooperative():
             if self._thread.ident is not None:
                 self._thread.join(timeout)
-        elif as_caller:
-            poll(lambda: not self.is_alive(), timeout)
-        elif self.is_alive() and self._over.wait(timeout):
-            self._over.set()  # for the next one who joins
+        elif self.is_alive():
+            wait = self._over.wait_as_caller if as_caller else self._over.wait
+            if wait(timeout):
+                self._over.set()  # for the next one who joins
 
     def _run(self) -> None:
         self.begun = True

@@ -6,11 +6,12 @@ import dataclasses
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection
 
 from flask_asynclog import lifecycle
 from flask_asynclog.attachment import Attachment
-from flask_asynclog.config import PREFIX, ConfigError, Settings
+from flask_asynclog.config import PREFIX, SHARED_OPTIONS, ConfigError, Settings
 from flask_asynclog.console import ConsoleHandler
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.listener import BatchQueueListener
@@ -23,20 +24,19 @@ from flask_asynclog.stats import Stats
 _pipelines: dict[str, Pipeline] = {}
 
 
-def open_pipeline(settings: Settings, *, console: bool, undecided: Collection[str] = ()) -> Pipeline:
+def open_pipeline(settings: Settings, *, console: bool, decided: Collection[str] = SHARED_OPTIONS) -> Pipeline:
     """The pipeline to ``settings.filename`` of this process; made, and its file checked, when there is none yet.
 
     :param console: whether to write to stderr as well where the settings leave it open.
-    :param undecided: options that the caller leaves to whoever else opens the same file.
-
+    :param decided: options that the caller insists on; the others are left to whoever else opens the same file.
     :raises ConfigError: if the file cannot be used, or is in use with other settings.
     """
     directory, name = os.path.split(os.path.abspath(settings.filename))
     path = os.path.join(os.path.realpath(directory), name)
     pipeline = _pipelines.get(path)
     if pipeline is None:
-        pipeline = _pipelines.setdefault(path, Pipeline(path, settings, console, undecided))
-    pipeline.join(settings, undecided)
+        pipeline = _pipelines.setdefault(path, Pipeline(path, settings))
+    pipeline.join(settings, console, decided)
     if pipeline.settings.handle_sigterm:
         lifecycle.handle_sigterm()
     return pipeline
@@ -48,13 +48,14 @@ class Pipeline:
     Nothing runs until the first record. A forked child keeps the pipeline, with an empty queue and no thread.
     """
 
-    def __init__(self, path: str, settings: Settings, console: bool, undecided: Collection[str]) -> None:
+    def __init__(self, path: str, settings: Settings) -> None:
         self.path = path
         self.settings = settings
         #: Apps, and handlers, that share this pipeline.
         self.users = 0
-        #: Options that none of them has decided.
-        self._undecided = set(undecided)
+        #: How many of them insist on an option.
+        self._decided: Counter[str] = Counter()
+        self._console: ConsoleHandler | None = None
         self._reconfigurations = 0
         self._repaired = 0
         self._reconfiguration_said = False
@@ -63,38 +64,39 @@ class Pipeline:
             self.sink.check()
         except OSError as error:
             raise ConfigError(_what_to_do(path, error)) from error
-        sinks: list[logging.Handler] = [self.sink]
-        if console if settings.console is None else settings.console:
-            stderr = ConsoleHandler()
-            stderr.setFormatter(TextFormatter())
-            sinks.insert(0, stderr)  # before the file, whose retries may take long
         self.queue = RecordQueue()
         self.handler = AsyncQueueHandler(self.queue)
-        self.listener = BatchQueueListener(self.queue, *sinks)
-        self._configure()
+        self.listener = BatchQueueListener(self.queue, self.sink)
         self.attachment = Attachment(self.handler, self._on_reconfigured)
         # Registered now, so that logging.shutdown(), registered before, runs after the drain.
         lifecycle.register_exit(self.listener)
 
-    def join(self, settings: Settings, undecided: Collection[str]) -> None:
-        """One user more. What nobody has decided yet is as the first who does has it.
+    def join(self, settings: Settings, console: bool, decided: Collection[str]) -> None:
+        """One user more. What nobody insists on is as the first who does has it.
 
         :raises ConfigError: if they disagree.
         """
         different = self.settings.differences(settings)
-        against = [name for name in different if name not in self._undecided and name not in undecided]
+        against = [name for name in different if name in decided and self._decided[name]]
         if against:
             raise ConfigError(
                 f"{self.path} is in use in this process with another "
                 f"{', '.join(PREFIX + name.upper() for name in against)}: use the same settings, "
                 f"or another {PREFIX}FILENAME"
             )
-        decided = {name: getattr(settings, name) for name in self._undecided.difference(undecided)}
-        if decided:
-            self.settings = dataclasses.replace(self.settings, **decided)
-            self._undecided.difference_update(decided)
-            self._configure()
+        new = {name: getattr(settings, name) for name in decided if not self._decided[name]}
+        self.settings = dataclasses.replace(self.settings, **new)
+        self._decided.update(decided)
+        self._configure()
+        if self._console is None and (console if settings.console is None else settings.console):
+            self._console = ConsoleHandler()
+            self._console.setFormatter(TextFormatter())
+            self.listener.add_handler(self._console)
         self.users += 1
+
+    def undecide(self, decided: Collection[str]) -> None:
+        """Somebody insists on these no more; they stay as they are until another one does."""
+        self._decided.subtract(decided)
 
     def _configure(self) -> None:
         settings = self.settings
@@ -106,7 +108,7 @@ class Pipeline:
         self.sink.setFormatter(formatter)
         self.handler.setFormatter(formatter)  # its formatException runs where the record is made
         # Handlers that share the pipeline have levels of their own.
-        self.handler.setLevel(logging.NOTSET if "level" in self._undecided else settings.level)
+        self.handler.setLevel(settings.level if self._decided["level"] else logging.NOTSET)
         self.queue.configure(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.listener.flush_interval = settings.flush_interval
         self.listener.shutdown_timeout = settings.shutdown_timeout
@@ -132,9 +134,10 @@ class Pipeline:
         """The counters of this moment."""
         return self.queue.stats()
 
-    def release(self, timeout: float | None = None) -> bool:
-        """One app is done with the pipeline: stop it, and undo it when that was the last one."""
+    def release(self, timeout: float | None = None, *, decided: Collection[str] = SHARED_OPTIONS) -> bool:
+        """One user, who has ``decided`` these, is done: stop, and undo the pipeline when that was the last one."""
         self.users -= 1
+        self.undecide(decided)
         if self.users <= 0:
             self.attachment.detach()
             self.handler.close()

@@ -18,7 +18,7 @@ from typing import Any, cast
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from flask_asynclog import lifecycle
-from flask_asynclog.files import AppendStream, LockedFile
+from flask_asynclog.files import AppendStream, LockedFile, open_file
 from flask_asynclog.formatters import TextFormatter
 from flask_asynclog.native import allocate_rlock, sleep
 from flask_asynclog.records import FORMATTER, show_error
@@ -185,6 +185,13 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
                         file.unlock()
             finally:
                 self._close_files()
+
+    def make(self) -> None:
+        """Make the log if it is missing, with the mode and the owner that it has to have. Any thread.
+
+        :raises OSError: it cannot be made.
+        """
+        os.close(open_file(self.baseFilename, os.O_APPEND, self.file_mode, self.lockFilename))
 
     # Hooks of the parent, which holds the lock around them.
 
