@@ -3,15 +3,20 @@
     python3 bootstrap.py demo    install everything, run the example under gunicorn
     python3 bootstrap.py test    install everything, run the tests against the installed wheel
     python3 bootstrap.py check   style, types and documentation, each in its tox environment
+    python3 bootstrap.py matrix [VERSION …]
+                                 every server, fork and end on this Python or on those (3.12 3.14 3.14t), built where
+                                 the machine has none
 
 Arguments after the command go to the program it runs.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
@@ -42,6 +47,27 @@ def install(*requirements: object) -> None:
     run(PYTHON, "-m", "pip", "install", "--quiet", *requirements)
 
 
+def matrix(arguments: Sequence[str]) -> None:
+    """Run the matrix on each of the Pythons; end with status 1 if it fails on one of them."""
+    versions = [argument for argument in arguments if re.fullmatch(r"3\.\d+t?", argument)]
+    words = [argument for argument in arguments if argument not in versions]
+    pythons = "tests/matrix/pythons.py"
+    failed = []
+    for version in versions or [""]:
+        found: list[str] = []
+        if version:
+            made = subprocess.run(
+                [PYTHON, pythons, version], cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True
+            )
+            found = ["--discover", made.stdout.strip()]
+        environment = "matrix" + f"-py{version}".replace(".", "") * bool(version)
+        tox = [PYTHON, "-m", "tox", "run", "-e", environment, *found, "--", *words]
+        if subprocess.run(tox, cwd=PROJECT, check=False).returncode:
+            failed.append(version or "this Python")
+    if failed:
+        sys.exit(f"the matrix failed on {', '.join(failed)}")
+
+
 def main() -> None:
     """Run the command named on the command line."""
     if sys.version_info < (3, 11):
@@ -59,6 +85,10 @@ def main() -> None:
         create_environment()
         install("tox>=4.22")
         run(PYTHON, "-m", "tox", "run", "-e", "style,typing,docs", *arguments)
+    elif command == "matrix":
+        create_environment()
+        install("tox>=4.22")
+        matrix(arguments)
     else:
         sys.exit(__doc__)
 

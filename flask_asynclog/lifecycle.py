@@ -120,24 +120,13 @@ def inline_reason() -> str | None:
         return "the process is ending"
     if time.monotonic() < _ending_until:
         return "SIGTERM has come"
-    uwsgi = sys.modules.get("uwsgi")
-    if uwsgi is not None:
-        if uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0:
-            return "uWSGI's master forks without telling Python"
-        if not _uwsgi_has_threads(uwsgi.opt):
-            return "uWSGI runs no threads without its option enable-threads"
+    if "uwsgi" in sys.modules:
+        # Its master forks without telling Python; its workers have no threads without an option, and with it, one that
+        # is ended in the middle of a request runs no hook of Python's.
+        return "uWSGI ends its processes without telling Python"
     if os.environ.get("WERKZEUG_RUN_MAIN") == "true":
         return "the development reloader kills its processes"
     return None
-
-
-def _uwsgi_has_threads(options: dict[Any, Any]) -> bool:
-    # Keys and values are bytes, True for a flag. "threads" implies "enable-threads".
-    for name in (b"enable-threads", b"threads"):
-        value = options.get(name, options.get(name.decode(), b"false"))
-        if str(value).lower().strip("b'") not in ("false", "0", "no", "off"):
-            return True
-    return False
 
 
 # Forks.
@@ -195,7 +184,11 @@ def _at_exit(**_: object) -> None:
     _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
     draining = list(_draining)
     # All of them begin before the first is waited for, so that the time to drain is one, not one per file.
-    _tell_all("draining at exit", [one.begin_exit for one in draining] + [one.at_exit for one in draining])
+    calls = [one.begin_exit for one in draining] + [one.at_exit for one in draining]
+    while calls:
+        with contextlib.suppress(BaseException):  # a signal handler's, to hurry, as gunicorn's: it is bounded anyway
+            _tell_all("draining at exit", calls[:1])
+            del calls[0]
 
 
 def handle_sigterm() -> None:
@@ -225,16 +218,19 @@ def restore_sigterm() -> None:
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     global _exiting, _ending_until
     previous = _previous_sigterm
-    signal.signal(number, previous)  # a second SIGTERM does not wait for anything
     if callable(previous):
+        signal.signal(number, previous)
         _ending_until = time.monotonic() + ENDING_SECONDS
         _tell_all("draining at SIGTERM", [one.leave_inline for one in list(_draining)])
         previous(number, frame)
+        return
+    if _exiting:  # a second one, as from whoever signals a whole group: the first is at it, and bounded
         return
     _at_exit()
     deadline = time.monotonic() + 0.1
     while not all(one.drained for one in list(_draining)) and time.monotonic() < deadline:
         sleep(0.001)  # other threads serve on, and write inline what they log
+    signal.signal(number, previous)
     os.kill(os.getpid(), number)
     _exiting = False  # process 1 of a container ignores it, and so do we: it would have to be killed
     signal.signal(number, _on_sigterm)

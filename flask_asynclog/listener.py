@@ -23,7 +23,8 @@ START_PATIENCE = 5.0
 #: Longest that a fork waits for what is queued to be written and for the thread to end, in seconds.
 FORK_PATIENCE = 1.0
 #: Longest that a caller that writes by itself waits for a sink that does not take records, in seconds: at the end of
-#: the process, when there is no later; and before, when the first caller after the pause tries again.
+#: the process, when there is no later; and before, as well for another caller that writes, when the first one after
+#: the pause tries again.
 LAST_PATIENCE = 1.0
 INLINE_PATIENCE = 0.1
 INLINE_PAUSE = 1.0
@@ -95,6 +96,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def wake(self) -> None:
         """Have the queue looked at soon: start the thread if it does not run. Where none can start, drain here."""
+        if not self.running and (reason := lifecycle.inline_reason()) is not None:
+            self._write_inline(reason)
+            return
         self._drain.signal.set()
         if not self.running:
             self.start()
@@ -103,6 +107,8 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """Start the thread; does nothing when it runs. Nobody waits: who comes second leaves it to the first."""
         if not self._start_lock.acquire(blocking=False):
             self._doubt_start_lock()
+            if self.queue.inline:
+                self.drain()
             return
         reason = None
         try:
@@ -112,8 +118,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         finally:
             self._start_lock.release()
         if reason is not None:  # looked at after the release: whoever came second has left its record in the queue
-            self.drain()
-            self._say_inline(reason)
+            self._write_inline(reason)
 
     def _doubt_start_lock(self) -> None:
         # A signal handler that raised right behind the acquire leaves the lock held for ever: no start takes so long.
@@ -136,6 +141,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         lifecycle.register_exit(self)
         if self._worker is not None and self._died_of is None:
             self._died_of = "killed, without a last word"
+        self.queue.inline = False
         worker = self._worker = NativeThread(self._work, name="flask_asynclog")
         try:
             worker.start()
@@ -264,11 +270,12 @@ class BatchQueueListener(logging.handlers.QueueListener):
     def drain(self) -> None:
         """Drain in the calling thread, where there is no other. Bounded, whatever the sink does."""
         queue, last = self.queue, lifecycle.exiting()
-        # Others who log meanwhile leave their records to this thread. At exit it does not stay for ever.
+        # At exit it does not stay for ever for those who log meanwhile.
         end = time.monotonic() + LAST_PATIENCE if last else math.inf
         while True:
             self._look_again = True
-            if not self._draining.acquire(blocking=False):
+            # A handler that logs, or a signal's, in the middle of this thread's own drain does not wait for itself.
+            if queue.consumer == get_ident() or not self._draining.acquire(timeout=INLINE_PATIENCE):
                 return  # whoever has it looks again
             try:
                 self._look_again = False
@@ -284,7 +291,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
             if not more or now > end:
                 return
 
-    def _say_inline(self, reason: str) -> None:
+    def _write_inline(self, reason: str) -> None:
+        self.queue.inline = True
+        self.drain()
         if reason not in self._inline_said:
             self._inline_said.add(reason)
             logging.getLogger("flask_asynclog").debug("records are written by the thread that logs them: %s", reason)

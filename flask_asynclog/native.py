@@ -146,13 +146,12 @@ class NativeThread:
 
         :param as_caller: let the other greenlets of the waiting thread run meanwhile.
         """
-        if self._thread is not None and not cooperative():
-            if self._thread.ident is not None:
-                self._thread.join(timeout)
-        elif self.is_alive():
+        if self.is_alive():
             wait = self._over.wait_as_caller if as_caller else self._over.wait
             if wait(timeout):
                 self._over.set()  # for the next one who joins
+        if self._ended and self._thread is not None and not cooperative():
+            self._thread.join(timeout)  # microseconds, until threading knows as well
 
     def _run(self) -> None:
         self.begun = True

@@ -79,6 +79,8 @@ class RecordQueue:
         self.tally = Tally()
         self._tickets = Counter()
         self.urgent = False
+        #: Whether every record wakes: whoever logs writes.
+        self.inline = False
         #: Thread that drains.
         self.consumer: int | None = None
         self._own_waiting = 0
@@ -167,9 +169,10 @@ class RecordQueue:
     def _wake(self, levelno: int) -> None:
         if levelno >= self.flush_level:
             self.urgent = True
-        if self._wake_at == _NEVER or (self._wake_at == self._at_work and len(self) < self._at_work):
-            return
-        self._wake_at = _NEVER
+        if not self.inline:
+            if self._wake_at == _NEVER or (self._wake_at == self._at_work and len(self) < self._at_work):
+                return
+            self._wake_at = _NEVER
         try:
             self.wake()
         except Exception as error:  # the record is in the queue all the same; the next one wakes
@@ -187,17 +190,18 @@ class RecordQueue:
 
     def gathering(self) -> bool:
         """From now on an urgent record or a half-full queue wakes. Returns whether there is time to gather."""
-        self._wake_at = self._half
+        self._wake_at = 0 if self.inline else self._half
         return not self.urgent and len(self) < self._half
 
     def working(self) -> None:
         """From now on the listener looks by itself; it is woken only to see whether it lives."""
-        self._wake_at = self._at_work
+        self._wake_at = 0 if self.inline else self._at_work
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        return not len(self) and self._wake_at == 0  # in this order: it sleeps only when what it took is settled
+        # In this order: who drains sleeps, or has gone, only when what it took is settled.
+        return not len(self) and self._wake_at == 0 and not (self.inline and self.consumer is not None)
 
     @property
     def crowded(self) -> bool:

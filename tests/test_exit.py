@@ -235,6 +235,43 @@ while True:
     assert log_lines(tmp_path / "app.log") == records(1000)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
+def test_signals_in_the_middle_of_the_drain(tmp_path: Path, number: signal.Signals) -> None:
+    """A handler that raises, Python's own or as gunicorn's, cuts nothing: the time to drain is bounded as it is."""
+    code = f"""{APP}
+import signal
+asynclog = AsyncLog(Flask("exit"), format="%(message)s", shutdown_timeout=60, lock_timeout=0.05)
+signal.signal(signal.SIGQUIT, lambda *_: sys.exit(0))
+print("ready", flush=True)
+sys.stdin.readline()
+log(1000)
+atexit.register(lambda: print("ends", flush=True))  # runs before the drain
+"""
+    process = start_python(code, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        with open(tmp_path / ".__app.lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert "does not take records" in process.stderr.readline()
+            assert process.stdout.readline() == "ends\n"
+            time.sleep(0.2)  # from there to the drain is not to be seen; sooner, the signal is one of the script's
+            for _ in range(3):
+                process.send_signal(number)
+                time.sleep(0.05)
+        errors = process.communicate(timeout=HANG)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert log_lines(tmp_path / "app.log") == records(1000)
+
+
 def test_sigterm_that_the_app_turns_into_an_exit(tmp_path: Path) -> None:
     """A handler that raises SystemExit, as servers install it, makes an ordinary end, also in a logging call."""
     code = f"""{APP}{START}

@@ -37,7 +37,8 @@ def end_by(number: signal.Signals, gunicorn: Gunicorn, directory: Path, *options
     with gunicorn.start(directory, *options, **{**IN_MEMORY, **settings}) as server:
         clients, early = ask_200(server)
         seconds = server.end(number)
-    return result(server, clients, seconds=seconds, problems=early)
+    # gunicorn's sync worker may still be in the middle of sending what has arrived, and shows where it was.
+    return result(server, clients, seconds=seconds, problems=early, interrupts=number == signal.SIGQUIT)
 
 
 def end_under_traffic(gunicorn: Gunicorn, directory: Path) -> Result:

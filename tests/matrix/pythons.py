@@ -7,6 +7,7 @@ package, fetched with apt from the machine's own mirror; apt's own configuration
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import platform
@@ -79,11 +80,11 @@ def apt_sources() -> Iterator[Message]:
 
 
 def debian_source() -> str:
-    """The stanza of the machine's own Debian mirror, with the key it is signed by, for the source packages of sid."""
+    """The stanza of the machine's own Debian mirror, with the key it is signed by, for the newest source packages."""
     suites = {platform.freedesktop_os_release().get("VERSION_CODENAME", "sid"), "stable", "testing", "unstable", "sid"}
     for stanza in apt_sources():
         if suites & {*stanza.get("Suites", "").split()} and "main" in stanza.get("Components", "").split():
-            for key, value in (("Types", "deb-src"), ("Suites", "sid"), ("Components", "main")):
+            for key, value in (("Types", "deb-src"), ("Suites", "sid testing"), ("Components", "main")):
                 stanza.replace_header(key, value)
             return "".join(f"{key}: {value}\n" for key, value in stanza.items())
     raise CannotMake("no Debian mirror is configured in /etc/apt/sources.list or sources.list.d")
@@ -95,8 +96,18 @@ def fetch(release: str, work: Path, log: Path) -> Path:
     apt = ["apt-get", "-oDir::Etc::sourcelist=/dev/null", "-oAPT::Sandbox::User=root", "-oAPT::Update::Error-Mode=any"]
     apt += [f"-oDir::{name}={work}" for name in ("Etc::sourceparts", "State", "Cache")]
     run([*apt, "update"], work, log)
-    run([*apt, "source", "--download-only", "--tar-only", f"python{release}"], work, log)
-    return next(work.glob("*.orig.tar.?z"))
+    show = ["apt-cache", *apt[1:], "--only-source", "showsrc", f"python{release}"]
+    shown = subprocess.run(show, check=False, cwd=work, capture_output=True, text=True).stdout
+    versions = list(dict.fromkeys(re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)))
+    if not versions:
+        raise CannotMake(f"Debian has no source package python{release}")
+    # A mirror may list what it has not got yet.
+    for version in sorted(versions, key=lambda text: list(map(int, re.findall(r"\d+", text))), reverse=True):
+        source = [*apt, "source", "--download-only", "--tar-only", f"python{release}={version}"]
+        with contextlib.suppress(CannotMake):
+            run(source, work, log)
+            return next(work.glob("*.orig.tar.?z"))
+    raise CannotMake(f"none of {', '.join(versions)} can be fetched: see {log}")
 
 
 def make(version: str, work: Path, log: Path) -> None:
