@@ -20,6 +20,7 @@ highlight_language = "python"
 default_role = "py:obj"
 smartquotes = False  # "text" is a value here
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["gunicorn"]  # of the one module that needs it, and only when gunicorn runs
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 

@@ -14,3 +14,9 @@ def hello(name: str) -> str:
     """Greet, and log as any view does."""
     app.logger.info("greeting %s", name)
     return f"hello {name}\n"
+
+
+@app.get("/healthz")
+def healthz() -> str:
+    """For probes: gunicorn.conf.py keeps it out of the logs."""
+    return "ok\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import http.client
+import json
 import os
 import re
 import signal
@@ -27,8 +28,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="flask-asynclog-demo-") as directory:
         log = Path(directory) / "app.log"
         print(f"{CLIENTS * REQUESTS_EACH} requests to 4 gunicorn workers (--preload), all logging to {log}")
-        answered, reports, status = serve_and_ask(log)
-        lines = [line for file in sorted(log.parent.glob("app.log*")) for line in file.read_text().splitlines()]
+        answered, status = serve_and_ask(log)
+        lines, access, error = (read(log.with_name(name)) for name in ("app.log", "access.log", "error.log"))
+    reports = [line for line in error if "Stats(" in line]
+    if status or len(reports) != 4:
+        print("\n".join(error), file=sys.stderr)
 
     print("The last lines:")
     print("\n".join(f"  {line}" for line in lines[-6:]))
@@ -43,26 +47,30 @@ def main() -> int:
     print(f"Workers: {len(reports)}, lines in the log: {len(lines)}")
     print(f"Summary: accepted {counts['accepted']}, written {counts['written']}, dropped {counts['dropped']}")
     print(f"Requests found exactly once as request and once as response: {once} of {len(answered)}")
-    complete = once == len(answered) == CLIENTS * REQUESTS_EACH and counts["written"] == len(lines)
+    accessed = sum(json.loads(line)["http.response.status_code"] == 200 for line in access)
+    print(f"Lines of gunicorn's access log, written in the same way: {accessed}")
+    complete = once == accessed == len(answered) == CLIENTS * REQUESTS_EACH and counts["written"] == len(lines)
     return 0 if complete and status == 0 else 1
 
 
-def serve_and_ask(log: Path) -> tuple[list[str], list[str], int]:
-    """Request ids of the answers, what the workers reported, and gunicorn's exit status."""
+def read(log: Path) -> list[str]:
+    """The lines of a log and of its rotated files."""
+    return [line for file in sorted(log.parent.glob(f"{log.name}*")) for line in file.read_text().splitlines()]
+
+
+def serve_and_ask(log: Path) -> tuple[list[str], int]:
+    """Request ids of the answers, and gunicorn's exit status."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         port = listener.getsockname()[1]
         command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "--preload", "--workers", "4"]
+        for name in ("access", "error"):
+            command += [f"--{name}-logfile", str(log.with_name(f"{name}.log"))]
         server = subprocess.Popen(
             [*command, "--bind", f"fd://{listener.fileno()}", "app:app"],
             cwd=EXAMPLES,
             env={**os.environ, "FLASK_ASYNCLOG_FILENAME": str(log), "FLASK_ASYNCLOG_CONSOLE": "false"},
             pass_fds=[listener.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
         )
-        output: list[str] = []
-        reader = threading.Thread(target=lambda: output.extend(server.stderr or []))
-        reader.start()
         try:
             answered: list[str] = []
             clients = [threading.Thread(target=ask, args=(port, n, answered)) for n in range(CLIENTS)]
@@ -73,11 +81,7 @@ def serve_and_ask(log: Path) -> tuple[list[str], list[str], int]:
         finally:
             server.send_signal(signal.SIGTERM)
             status = server.wait(60)
-            reader.join()
-    reports = [line for line in output if "Stats(" in line]
-    if status or len(reports) != 4:
-        print("".join(output), file=sys.stderr)
-    return answered, reports, status
+    return answered, status
 
 
 def ask(port: int, client: int, answered: list[str]) -> None:
