@@ -77,6 +77,7 @@ class Delivery:
         #: Indexes of the records of this batch that were given up for lack of time.
         self._unsent: set[int] = set()
         self._give_up_at = math.inf
+        self._passes_on: tuple[type[BaseException], ...] = ()
 
     def add_handler(self, handler: logging.Handler) -> None:
         """Have ``handler`` get the records too, before the others. Any thread."""
@@ -91,17 +92,25 @@ class Delivery:
             if bound is not None:
                 bound(deadline)
 
-    def deliver(self, records: Sequence[logging.LogRecord], *, keep: bool = False) -> list[logging.LogRecord]:
+    def deliver(
+        self, records: Sequence[logging.LogRecord], *, keep: bool = False, own_thread: bool = True
+    ) -> list[logging.LogRecord]:
         """Hand ``records`` to every handler. Never raises: a record that some handler gave up on counts as failed.
 
         :param keep: return, uncounted, those that were given up for lack of time.
+        :param own_thread: whether the thread is ours, to be kept alive. In that of a caller what is no `Exception`,
+            as a signal handler raises it, goes on to the caller; the records count as failed.
         """
         self._unsent = set()
+        self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
             failed = len(self._deliver(records))
         except BaseException as error:
             failed = len(records)
             self._unsent = set()
+            if isinstance(error, self._passes_on):
+                self._tally.settle(0, failed)
+                raise
             self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
         kept = [records[index] for index in sorted(self._unsent)] if keep else []
         self._tally.settle(len(records) - failed, failed - len(kept))
@@ -125,6 +134,8 @@ class Delivery:
                         staged.setdefault(cast(Any, handler), []).append((index, line))
                         size += len(line)
                 except BaseException as error:
+                    if isinstance(error, self._passes_on):
+                        raise
                     failed.add(index)
                     self._say_failure(handler, error)
             if size >= BATCH_CHARACTERS:
@@ -174,6 +185,8 @@ class Delivery:
                 self._wait(min(delay, left))
                 delay = min(delay * 2, RETRY_MOST)
             except BaseException as error:
+                if isinstance(error, self._passes_on):
+                    raise
                 self._say_failure(handler, error)
                 return lines
             else:

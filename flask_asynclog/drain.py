@@ -151,7 +151,7 @@ class Drain:
         try:
             mark = queue.mark()
             while not queue.passed(mark) and (batch := queue.take(BATCH_RECORDS)):
-                kept = self._delivery.deliver([self._prepare(record) for record in batch], keep=keep)
+                kept = self._delivery.deliver([self._prepare(record) for record in batch], keep=keep, own_thread=False)
                 queue.tally.inline += len(batch) - len(kept)
                 if kept:
                     queue.give_back(kept)

@@ -11,15 +11,17 @@ from flask_asynclog.queue import RecordQueue
 class Flush:
     """One flush under way."""
 
-    __slots__ = ("complete", "done", "failed_before", "mark")
+    __slots__ = ("complete", "done", "failed_before", "mark", "passed")
 
-    def __init__(self, failed_before: int) -> None:
+    def __init__(self, failed_before: int, mark: tuple[int, int]) -> None:
         #: Set when the flush is over.
         self.done = Signal()
-        #: Whether everything before it was written.
+        #: Whether everything before it has been taken and settled.
+        self.passed = False
+        #: Whether all of that was written.
         self.complete = False
         self.failed_before = failed_before
-        self.mark: tuple[int, int] | None = None
+        self.mark = mark
 
 
 class Flushes:
@@ -34,18 +36,17 @@ class Flushes:
 
     def add(self) -> Flush:
         """Ask for one. Any thread."""
-        flush = Flush(self._queue.tally.failed)
+        flush = Flush(self._queue.tally.failed, self._queue.mark())
         self._waiting.append(flush)
         return flush
 
     def serve(self) -> None:
-        """Answer those whose mark was passed, mark the new ones. Only between two batches."""
+        """Answer those whose mark was passed. Only between two batches."""
         queue = self._queue
         for _ in range(len(self._waiting)):
             flush = self._waiting.popleft()
-            if flush.mark is None:
-                flush.mark = queue.mark()
             if queue.passed(flush.mark):
+                flush.passed = True
                 flush.complete = queue.tally.failed == flush.failed_before
                 flush.done.set()
             else:

@@ -21,6 +21,9 @@ from flask_asynclog.native import get_ident, sleep
 from flask_asynclog.records import show_error
 from flask_asynclog.report import say
 
+#: Seconds after which a fork is over, even if the hook behind it was interrupted by a signal handler that raised.
+FORK_SECONDS = 5.0
+_NOT_HANDLED = object()
 #: Seconds after a SIGTERM that another's handler took, in which the process is taken to be about to end.
 ENDING_SECONDS = 60.0
 
@@ -38,8 +41,8 @@ class Draining(Forkable, Protocol):
     def before_fork(self) -> None:
         """Drain for a second at most, and end the thread."""
 
-    def after_fork_in_parent(self) -> None:
-        """Go on with what waits."""
+    def after_fork(self) -> None:
+        """Go on with what waits: in the parent, and in the child with what was logged there meanwhile."""
 
     def begin_exit(self) -> None:
         """Begin to drain; do not wait."""
@@ -63,9 +66,10 @@ _finalizer: Any = None
 _exiting = False
 #: Until when, of `time.monotonic`, the process is taken to be about to end.
 _ending_until = 0.0
-#: Threads in the middle of a fork.
-_forking: set[int] = set()
-_previous_sigterm: Any = None
+#: Threads in the middle of a fork, and since when.
+_forking: dict[int, float] = {}
+#: What SIGTERM did before, once our handler was installed.
+_previous_sigterm: Any = _NOT_HANDLED
 
 #: By process, the thread that has noticed a fork first.
 _claims: dict[int, int] = {}
@@ -111,7 +115,8 @@ def exiting() -> bool:
 
 def forking() -> bool:
     """Whether a fork is under way: no thread is to be started until the parent goes on."""
-    return bool(_forking)
+    now = time.monotonic()
+    return any(now - since < FORK_SECONDS for since in list(_forking.values()))
 
 
 def inline_reason() -> str | None:
@@ -138,7 +143,7 @@ def check_process() -> None:
     if pid == mine:
         return
     if _claims.setdefault(mine, get_ident()) == get_ident():
-        _after_fork_in_child()
+        _become_child()
     for _ in range(1000):  # another thread is at it: microseconds
         if pid == mine:
             break
@@ -146,19 +151,25 @@ def check_process() -> None:
 
 
 def _before_fork() -> None:
-    _forking.add(get_ident())
+    _forking[get_ident()] = time.monotonic()
     _tell_all("preparing a fork", [one.before_fork for one in list(_draining)])
 
 
 def _after_fork_in_parent() -> None:
-    _forking.discard(get_ident())
-    _tell_all("going on after a fork", [one.after_fork_in_parent for one in list(_draining)])
+    _forking.pop(get_ident(), None)
+    _tell_all("going on after a fork", [one.after_fork for one in list(_draining)])
 
 
 def _after_fork_in_child() -> None:
+    if pid != os.getpid():  # unless the hook of another library has logged before
+        _become_child()
+    _forking.clear()
+    _tell_all("going on after a fork", [one.after_fork for one in list(_draining)])
+
+
+def _become_child() -> None:
     global pid, _exiting, _ending_until
     _exiting, _ending_until = False, 0.0
-    _forking.clear()
     _tell_all("cleaning up after a fork", [one.after_fork_in_child for one in list(_forkables)])
     pid = os.getpid()  # last: whoever else has noticed waits for it
 
@@ -181,6 +192,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 def _at_exit(**_: object) -> None:
     global _exiting
+    check_process()
     _exiting = True  # from here on nobody starts a thread: there would be no one to wait for it
     draining = list(_draining)
     # All of them begin before the first is waited for, so that the time to drain is one, not one per file.
@@ -201,18 +213,24 @@ def handle_sigterm() -> None:
     """
     global _previous_sigterm
     current = signal.getsignal(signal.SIGTERM)
-    if current in (_on_sigterm, signal.SIG_IGN, None) or not sys.modules.keys().isdisjoint({"uwsgi", "mod_wsgi"}):
+    if _previous_sigterm is not _NOT_HANDLED:  # whoever came on top of ours may call it
         return
-    with contextlib.suppress(ValueError):  # not the main thread
+    if current in (signal.SIG_IGN, None) or not sys.modules.keys().isdisjoint({"uwsgi", "mod_wsgi"}):
+        return
+    _previous_sigterm = current
+    try:
         signal.signal(signal.SIGTERM, _on_sigterm)
-        _previous_sigterm = current
+    except ValueError:  # not the main thread
+        _previous_sigterm = _NOT_HANDLED
 
 
 def restore_sigterm() -> None:
     """Undo `handle_sigterm`, unless somebody else's handler came on top."""
+    global _previous_sigterm
     if signal.getsignal(signal.SIGTERM) is _on_sigterm:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, _previous_sigterm)
+            _previous_sigterm = _NOT_HANDLED
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

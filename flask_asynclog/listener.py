@@ -76,7 +76,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._draining = allocate_lock()
         self._start_lock = allocate_lock()
         self._start_refused_at: float | None = None
+        #: When the time to drain at exit is over, of `time.monotonic`, once that has begun.
         self._exit_at = 0.0
+        self._left_said = False
         #: Records failed before the stop under way, and the time it was given.
         self._stop_begun: tuple[int, float | None] | None = None
         #: What the last thread died of, if it did, until another one has taken its place.
@@ -105,8 +107,10 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def start(self) -> None:
         """Start the thread; does nothing when it runs. Nobody waits: who comes second leaves it to the first."""
-        if not self._start_lock.acquire(blocking=False):
+        lock = self._start_lock
+        if not lock.acquire(blocking=False):
             self._doubt_start_lock()
+            self.queue.sleeping()  # the next record looks again
             if self.queue.inline:
                 self.drain()
             return
@@ -116,7 +120,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             if not self.running:
                 reason = self._start_thread()
         finally:
-            self._start_lock.release()
+            lock.release()
         if reason is not None:  # looked at after the release: whoever came second has left its record in the queue
             self._write_inline(reason)
 
@@ -214,6 +218,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if self.queue.idle:
             return True
         flush = self._drain.flushes.add()
+        timeout = self._time_left(timeout)
         if self._worker is not None or len(self.queue):
             self.wake()
         if self._worker is None and self.queue.pending == 0:  # nothing to do, or done in this thread
@@ -235,21 +240,34 @@ class BatchQueueListener(logging.handlers.QueueListener):
         lifecycle.check_process()
         if self.queue.consumer == get_ident():
             return False
+        exiting = lifecycle.exiting()
+        if exiting:
+            timeout = self._time_left(math.inf if timeout is None else timeout)
         worker = self.begin_stop(timeout)
         if worker is None:
-            self.drain()
+            flush = self._drain.flushes.add()
+            self.drain(at_once=True)
+            over = flush.done.wait_as_caller(timeout) and flush.passed  # by this thread, or by one that was at it
         else:
-            worker.join(timeout, as_caller=not lifecycle.exiting())
-            if lifecycle.exiting():
+            worker.join(timeout, as_caller=not exiting)
+            if exiting:
                 self.drain()  # what came after the thread's last look
+            over = not worker.is_alive()
         begun, self._stop_begun = self._stop_begun, None
         failed_before, given = begun or (self.queue.tally.failed, timeout)
         left = self.queue.tally.failed - failed_before
-        if worker is None or worker.is_alive():
+        if not over:
             left += self.queue.pending
-        if left:
+        if left and not (exiting and self._left_said):
             say(f"{left} records were not written within {given or 0:.1f} s, the time to drain at exit or in stop()")
+        self._left_said = exiting
         return not left
+
+    def _time_left(self, timeout: float) -> float:
+        """No more than what is left of the time to drain at exit: `logging` flushes and closes what we have ended."""
+        if not lifecycle.exiting():
+            return timeout
+        return max(0.0, min(timeout, self._exit_at - time.monotonic()))
 
     def begin_stop(self, timeout: float | None) -> NativeThread | None:
         """Tell the thread to drain within ``timeout`` seconds and to end; do not wait. Returns it, if there is one."""
@@ -267,9 +285,13 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     # Without a thread.
 
-    def drain(self) -> None:
-        """Drain in the calling thread, where there is no other. Bounded, whatever the sink does."""
+    def drain(self, *, at_once: bool = False) -> None:
+        """Drain in the calling thread, where there is no other. Bounded, whatever the sink does.
+
+        :param at_once: also when a caller found a moment ago that the sink does not take records.
+        """
         queue, last = self.queue, lifecycle.exiting()
+        patience = self._time_left(LAST_PATIENCE) if last else INLINE_PATIENCE
         # At exit it does not stay for ever for those who log meanwhile.
         end = time.monotonic() + LAST_PATIENCE if last else math.inf
         while True:
@@ -279,9 +301,9 @@ class BatchQueueListener(logging.handlers.QueueListener):
                 return  # whoever has it looks again
             try:
                 self._look_again = False
-                if last or time.monotonic() >= self._inline_again_at:
+                if last or at_once or time.monotonic() >= self._inline_again_at:
                     with self._drain:
-                        if not self._drain.drain_inline(LAST_PATIENCE if last else INLINE_PATIENCE, keep=not last):
+                        if not self._drain.drain_inline(patience, keep=not last):
                             self._inline_again_at = time.monotonic() + INLINE_PAUSE
             finally:
                 queue.sleeping()
@@ -309,12 +331,12 @@ class BatchQueueListener(logging.handlers.QueueListener):
         if worker is None or self.queue.consumer == get_ident():
             return
         self.enqueue_sentinel()
-        worker.join(FORK_PATIENCE, as_caller=False)
+        worker.join_in_kernel(FORK_PATIENCE)
         if worker.is_alive() and self._stop_begun is None:
             self._drain.go_on()
 
-    def after_fork_in_parent(self) -> None:
-        """Go on with what other threads have logged meanwhile."""
+    def after_fork(self) -> None:
+        """Go on with what was logged meanwhile."""
         if self._worker is None:
             self.queue.sleeping()  # whoever woke meanwhile was not heard
         if len(self.queue):

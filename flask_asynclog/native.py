@@ -6,6 +6,7 @@ package, and after a fork: so what to use is looked up when it is needed. Withou
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -122,6 +123,7 @@ class NativeThread:
         self.begun = False
         self._started = False
         self._ended = False
+        self._native_id = 0
         # gunicorn's worker logs before it patches; a thread that threading knows could not end in peace after that.
         if sys.modules.keys().isdisjoint({"gevent.monkey", "eventlet.patcher"}):
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -153,10 +155,22 @@ class NativeThread:
         if self._ended and self._thread is not None and not cooperative():
             self._thread.join(timeout)  # microseconds, until threading knows as well
 
+    def join_in_kernel(self, timeout: float) -> None:
+        """The same before a fork, where no greenlet runs: Python 3.12 asks the kernel for threads, and warns."""
+        self.join(timeout, as_caller=False)
+        if self._ended:
+            deadline = time.monotonic() + min(timeout, 0.1)
+            while os.path.exists(f"/proc/self/task/{self._native_id}") and time.monotonic() < deadline:
+                sleep(0.0001)
+
     def _run(self) -> None:
         self.begun = True
+        self._native_id = original("_thread", "get_native_id")()
         try:
             self._target(self)
         finally:
+            if self._thread is not None and cooperative():
+                # Patched meanwhile: threading would look for this thread by the number of a greenlet, and complain.
+                vars(self._thread)["_delete"] = lambda: None
             self._ended = True
             self._over.set()

@@ -62,6 +62,8 @@ class RecordQueue:
         self.configure(size, overflow, block_timeout, flush_level)
         #: Called, on a caller's thread, when there is something to drain and the listener does not know.
         self.wake: Callable[[], None] = _no_listener
+        # Not reset: a put under way when a signal handler forks has taken its ticket before.
+        self._tickets = Counter()
         self.reset()
 
     def configure(self, size: int, overflow: str, block_timeout: float, flush_level: int) -> None:
@@ -77,7 +79,6 @@ class RecordQueue:
     def reset(self) -> None:
         """Start empty, with counters at zero and no listener at work."""
         self.tally = Tally()
-        self._tickets = Counter()
         self.urgent = False
         #: Whether every record wakes: whoever logs writes.
         self.inline = False
@@ -263,10 +264,11 @@ class RecordQueue:
         return entry[1]
 
     def mark(self) -> tuple[int, int]:
-        """A mark behind all records that wait now, for `passed`."""
+        """A mark behind all records that wait now, for `passed`. Any thread."""
+        # In this order: what is taken meanwhile makes it a later mark, never an earlier one.
         return (
-            self._taken_ordinary + len(self._ordinary),
-            self._taken_important + len(self._important),
+            len(self._ordinary) + self._taken_ordinary,
+            len(self._important) + self._taken_important,
         )
 
     def passed(self, mark: tuple[int, int]) -> bool:
