@@ -62,7 +62,8 @@ def logs_at_import(gunicorn: Gunicorn, directory: Path) -> Result:
 def hang_up(gunicorn: Gunicorn, directory: Path) -> Result:
     """SIGHUP, three times, while clients ask: old workers end, new ones start."""
     with gunicorn.start(directory, **IN_MEMORY) as server:
-        clients = Clients(server, 3)
+        # uvicorn may serve a connection that came as it began to end for ever; gunicorn then kills it.
+        clients = Clients(server, 3, keep_alive=gunicorn.worker != "UvicornWorker")
         clients.start()
         try:
             for generation in (2, 3, 4):

@@ -17,8 +17,11 @@ class Clients:
     A connection that breaks is no error: the server may be ending. Its tag is not in `answered`.
     """
 
-    def __init__(self, server: Server, count: int, *, path: str = "/tag/", name: str = "c") -> None:
+    def __init__(
+        self, server: Server, count: int, *, path: str = "/tag/", name: str = "c", keep_alive: bool = True
+    ) -> None:
         self.server = server
+        self._headers = {} if keep_alive else {"Connection": "close"}
         self.path = path
         #: Every tag asked for.
         self.asked: list[str] = []
@@ -78,7 +81,7 @@ class Clients:
     def _ask(self, connection: http.client.HTTPConnection, tag: str) -> None:
         self.asked.append(tag)
         try:
-            connection.request("GET", f"{self.path}{tag}")
+            connection.request("GET", f"{self.path}{tag}", headers=self._headers)
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
