@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -29,9 +30,10 @@ def wait_for(condition: Callable[[], object], timeout: float = HANG, what: str =
 
 
 def start_python(code: str, *args: object, cwd: Path, **popen: object) -> subprocess.Popen[str]:
-    """Start ``code`` in a new interpreter, with pipes for stdin, stdout and stderr."""
+    """Start ``code`` in a new interpreter and process group, with pipes for stdin, stdout and stderr."""
     options: dict[str, object] = {
         "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": cwd,
+        "start_new_session": True,
     }  # fmt: skip
     options.update(popen)
     command = [sys.executable, "-c", code, *map(str, args)]
@@ -46,7 +48,7 @@ def run_python(
     try:
         out, err = process.communicate(timeout=HANG)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its children have the pipes as well
         out, err = process.communicate()
         raise AssertionError(f"hung; stdout:\n{out}\nstderr:\n{err}") from None
     if check:
