@@ -24,11 +24,12 @@ IN_MEMORY = {"ASYNCLOG_FLUSH_INTERVAL": "60", "ASYNCLOG_MAX_BYTES": "20000", "AS
 
 
 def ask_200(server: Server) -> tuple[Clients, list[str]]:
-    """200 requests of 4 clients; and the problem, should their records not be in memory only."""
+    """200 requests of 4 clients; and the problem, should most of their 600 records not be in memory only."""
     clients = Clients(server, 4)
     clients.ask(50)
     written, _ = read_log(server.log)
-    early = [f"{len(written)} records were written before the end"] if len(written) > 100 else []
+    # The first batch, of up to 256, is what comes before the thread runs: not few where the machine is busy.
+    early = [f"{len(written)} records were written before the end"] if len(written) > 300 else []
     return clients, early
 
 
