@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matrix.programs import Program
+from matrix.programs import FREE_THREADED_313, Program
 
 #: Three threads log while the main thread forks, four children at a time; each logs a little and ends.
 TRAFFIC = """
@@ -37,6 +37,9 @@ else:
         thread.join()
     log(3, "parent")
 """
+
+#: In ``dict.get`` of ``sys.modules`` or of logging's levels.
+DEADLOCK = "a child of free-threaded 3.13 waits for the lock of a dict that another thread held at the fork"
 
 ENDS_OF_A_CHILD = {
     "end of main": "pass",
@@ -210,7 +213,15 @@ if len(sys.argv) == 1:
 
 PROGRAMS = [
     *(
-        Program("os.fork amid traffic", end, TRAFFIC.format(code), 120, flush_interval=0.01, quick=end == "end of main")
+        Program(
+            "os.fork amid traffic",
+            end,
+            TRAFFIC.format(code),
+            120,
+            flush_interval=0.01,
+            quick=end == "end of main",
+            skip=DEADLOCK * FREE_THREADED_313,
+        )
         for end, code in ENDS_OF_A_CHILD.items()
     ),
     Program("os.fork", "children of children", GENERATIONS, 400),

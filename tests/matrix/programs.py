@@ -6,11 +6,12 @@ import re
 import shutil
 import signal
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix.cells import Cell, Result
+from matrix.cells import Cell, Result, Skipped
 from matrix.serving import Server, group_members, start
 from support import HANG, log_lines, wait_for
 
@@ -26,6 +27,8 @@ def ready():
 app, asynclog = make_app()
 {code}
 """
+#: Whether this is the first Python without a GIL, which some programs are too much for.
+FREE_THREADED_313 = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14)
 #: A traceback on stderr, for `Program.output`.
 TRACEBACK = r"Traceback .*\n{}\n"
 
@@ -56,6 +59,8 @@ class Program:
     #: As of `Cell`.
     quick: bool = False
     limit: str = ""
+    #: Why this Python cannot run it, whatever it logs to.
+    skip: str = ""
 
     @property
     def cell(self) -> Cell:
@@ -64,6 +69,8 @@ class Program:
 
     def run(self, directory: Path) -> Result:
         """Run it to its end, and to that of the processes that it has left behind (file ``detached``: their groups)."""
+        if self.skip:
+            raise Skipped(self.skip)
         shutil.copy(Path(__file__).with_name("tagging.py"), directory)
         code = FRAME.format(first=self.first, code=self.code)
         (directory / "program.py").write_text(code)

@@ -105,7 +105,8 @@ def reloaded(reload: Callable[[Server], None], server: Server, clients: Clients)
 
 
 def touch(server: Server) -> None:
-    """Change the app's file, as its reloader sees it."""
+    """Change the app's file, as its reloader sees it: not before its first look at all files, beside the server."""
+    time.sleep(2)
     os.utime(server.directory / "served.py")
 
 
