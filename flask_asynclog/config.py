@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from flask_asynclog import parse
-from flask_asynclog.records import show
+from flask_asynclog.values import show
 
 PREFIX = "ASYNCLOG_"
 

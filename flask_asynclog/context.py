@@ -1,28 +1,31 @@
-"""The request id of the running request, in a context variable: readable without Flask.
+"""What the records of one request have in common, in a context variable: readable without Flask.
 
-Set and restored by the hooks on the request thread; read by the caller's side of the queue for every record.
+Set and restored by the hooks on the request thread, and by whoever drains; read by the caller's side of the queue for
+every record.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import time
 from contextvars import ContextVar
 
-#: Id of the request that this context serves; ``None`` outside requests.
-request_id: ContextVar[str | None] = ContextVar("flask_asynclog_request_id", default=None)
 
-#: What a client's request id must look like to be taken (``ASYNCLOG_TRUST_REQUEST_ID``).
-well_formed_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+class Context:
+    """Shared by the records that are logged while it is `current`; never changed in a way that they would show."""
+
+    __slots__ = ("drains", "request_id")
+
+    def __init__(self, request_id: str | None = None, drains: object = None) -> None:
+        #: The running request's; ``None``: there is none, or ids are switched off.
+        self.request_id = request_id
+        #: The queue that the thread is draining, if it is.
+        self.drains = drains
 
 
-def new_request_id() -> str:
-    """A new id: 32 hexadecimal digits, unique and ordered by time (the bits of a UUID version 7, RFC 9562).
+#: The context of this thread, greenlet or task; ``None`` outside of all.
+current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)
 
-    The random bits come from the kernel, so forked workers never repeat each other's ids.
-    """
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    high, low = random >> 62 & 0xFFF, random & (1 << 62) - 1
-    return f"{milliseconds << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
+
+def request_id() -> str | None:
+    """Id of the request that runs here; ``None`` outside requests. Any thread with the request's context."""
+    context = current.get()
+    return None if context is None else context.request_id

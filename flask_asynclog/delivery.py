@@ -5,6 +5,7 @@ Runs on the thread that drains, one batch at a time.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from flask_asynclog.formatters import TextFormatter
-from flask_asynclog.records import render, show_error
+from flask_asynclog.records import Entry, complete, render, restore
 from flask_asynclog.report import Once, say
 from flask_asynclog.stats import Tally
+from flask_asynclog.values import show_error
 
 #: Records formatted before the GIL is given away. A thread that returns from I/O waits for the formatter up to the
 #: switch interval (5 ms) otherwise: a 1 ms step became 7 ms, with slices of 16 and a pause 1.2 ms.
@@ -26,12 +28,35 @@ RETRY_FIRST = 0.05
 RETRY_MOST = 0.5
 
 _last_resort = TextFormatter()
-_Lines = list[tuple[int, str]]  # (index in the batch, its line)
+
+
+class _Slice:
+    """Some entries of a batch, from number ``first`` on; their records, when somebody needs them."""
+
+    def __init__(self, entries: Sequence[Entry], first: int) -> None:
+        self.entries = entries
+        self.first = first
+
+    @functools.cached_property
+    def records(self) -> list[logging.LogRecord]:
+        return [restore(entry) for entry in self.entries]
+
+
+class _Lines:
+    """Lines of a batch, and beside each the index of its record."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.indexes: list[int] = []
 
 
 @runtime_checkable
 class BatchHandler(Protocol):
-    """A `logging.Handler` that takes its records as lines, many at a time."""
+    """A `logging.Handler` that takes its records as lines, many at a time.
+
+    One that has ``format_entries`` too is asked by that for the lines of what waited in the queue, before records are
+    made of it.
+    """
 
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
         """One line per record."""
@@ -92,10 +117,8 @@ class Delivery:
             if bound is not None:
                 bound(deadline)
 
-    def deliver(
-        self, records: Sequence[logging.LogRecord], *, keep: bool = False, own_thread: bool = True
-    ) -> list[logging.LogRecord]:
-        """Hand ``records`` to every handler. Never raises: a record that some handler gave up on counts as failed.
+    def deliver(self, batch: Sequence[Entry], *, keep: bool = False, own_thread: bool = True) -> list[Entry]:
+        """Hand a batch to every handler. Never raises: a record that some handler gave up on counts as failed.
 
         :param keep: return, uncounted, those that were given up for lack of time.
         :param own_thread: whether the thread is ours, to be kept alive. In that of a caller what is no `Exception`,
@@ -104,44 +127,72 @@ class Delivery:
         self._unsent = set()
         self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
-            failed = len(self._deliver(records))
+            failed = len(self._deliver(batch))
         except BaseException as error:
-            failed = len(records)
+            failed = len(batch)
             self._unsent = set()
             if isinstance(error, self._passes_on):
                 self._tally.settle(0, failed)
                 raise
             self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
-        kept = [records[index] for index in sorted(self._unsent)] if keep else []
-        self._tally.settle(len(records) - failed, failed - len(kept))
+        kept = [batch[index] for index in sorted(self._unsent)] if keep else []
+        self._tally.settle(len(batch) - failed, failed - len(kept))
         return kept
 
-    def _deliver(self, records: Sequence[logging.LogRecord]) -> set[int]:
+    def _deliver(self, batch: Sequence[Entry]) -> set[int]:
         """Returns the indexes of the records that some handler gave up on."""
         failed: set[int] = set()
         staged: dict[BatchHandler, _Lines] = {}
         size = 0
-        for index, record in enumerate(records):
-            if index % SLICE_RECORDS == 0 and index:
+        for first in range(0, len(batch), SLICE_RECORDS):
+            if first:
                 self._pause()
+            part = _Slice(batch[first : first + SLICE_RECORDS], first)
             for handler, takes_lines in self._handlers:
-                if self._respect_handler_level and record.levelno < handler.level:
-                    continue
-                try:
-                    if not takes_lines:
-                        handler.handle(record)
-                    elif (line := self._line(handler, record)) is not None:
-                        staged.setdefault(cast(Any, handler), []).append((index, line))
-                        size += len(line)
-                except BaseException as error:
-                    if isinstance(error, self._passes_on):
-                        raise
-                    failed.add(index)
-                    self._say_failure(handler, error)
+                if takes_lines:
+                    lines = staged.setdefault(cast(Any, handler), _Lines())
+                    before = len(lines.texts)
+                    self._add_lines(handler, part, lines, failed)
+                    size += sum(map(len, lines.texts[before:]))
+                else:
+                    self._hand_over(handler, part, failed)
             if size >= BATCH_CHARACTERS:
                 failed |= self._write(staged)
                 staged, size = {}, 0
         return failed | self._write(staged)
+
+    def _hand_over(self, handler: logging.Handler, part: _Slice, failed: set[int]) -> None:
+        for index, record in enumerate(part.records, part.first):
+            if self._respect_handler_level and record.levelno < handler.level:
+                continue
+            try:
+                handler.handle(complete(record))
+            except BaseException as error:
+                self._count_failure(handler, error, index, failed)
+
+    def _add_lines(self, handler: Any, part: _Slice, lines: _Lines, failed: set[int]) -> None:
+        if not handler.filters and not self._respect_handler_level:
+            try:
+                if hasattr(handler, "format_entries"):
+                    lines.texts += handler.format_entries(part.entries)
+                else:
+                    lines.texts += handler.format_batch(part.records)
+                lines.indexes += range(part.first, part.first + len(part.entries))
+                return
+            except BaseException as error:  # one by one, then: `_line` says whose fault it is
+                if isinstance(error, self._passes_on):
+                    raise
+        for index, record in enumerate(part.records, part.first):
+            if self._respect_handler_level and record.levelno < handler.level:
+                continue
+            try:
+                text = self._line(handler, record)
+            except BaseException as error:
+                self._count_failure(handler, error, index, failed)
+            else:
+                if text is not None:
+                    lines.texts.append(text)
+                    lines.indexes.append(index)
 
     def _line(self, handler: Any, record: logging.LogRecord) -> str | None:
         passed = handler.filter(record)
@@ -164,23 +215,25 @@ class Delivery:
     def _write(self, staged: dict[BatchHandler, _Lines]) -> set[int]:
         failed: set[int] = set()
         for handler, lines in staged.items():
-            failed.update(index for index, _ in self._write_to(handler, lines))
+            self._write_to(handler, lines)
+            failed.update(lines.indexes)
         return failed
 
-    def _write_to(self, handler: BatchHandler, lines: _Lines) -> _Lines:
-        """Write all lines, for as long as it takes and may take; returns those given up."""
+    def _write_to(self, handler: BatchHandler, lines: _Lines) -> None:
+        """Write all lines, for as long as it takes and may take; those given up are left in ``lines``."""
         delay = RETRY_FIRST
-        while lines:
+        while lines.texts:
             try:
-                lines = lines[handler.write_batch([line for _, line in lines]) :]
+                count = handler.write_batch(lines.texts)
+                del lines.texts[:count], lines.indexes[:count]
             except OSError as error:
                 if handler not in self._broken_since:
                     self._broken_since[handler] = time.monotonic()
                     say(f"{_name(handler)} does not take records: {show_error(error)}; trying again until it does")
                 left = self._give_up_at - time.monotonic()
                 if left <= 0:
-                    self._unsent.update(index for index, _ in lines)
-                    return lines
+                    self._unsent.update(lines.indexes)
+                    return
                 self._tally.retries += 1
                 self._wait(min(delay, left))
                 delay = min(delay * 2, RETRY_MOST)
@@ -188,12 +241,17 @@ class Delivery:
                 if isinstance(error, self._passes_on):
                     raise
                 self._say_failure(handler, error)
-                return lines
+                return
             else:
                 since = self._broken_since.pop(handler, None)
                 if since is not None:
                     say(f"{_name(handler)} takes records again, after {time.monotonic() - since:.1f} s")
-        return lines
+
+    def _count_failure(self, handler: object, error: BaseException, index: int, failed: set[int]) -> None:
+        if isinstance(error, self._passes_on):
+            raise error
+        failed.add(index)
+        self._say_failure(handler, error)
 
     def _say_failure(self, handler: object, error: BaseException) -> None:
         self._once.say(

@@ -10,17 +10,22 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from flask_asynclog.context import Context, current
 from flask_asynclog.delivery import Delivery
 from flask_asynclog.dropreport import DropReport
 from flask_asynclog.flushes import Flushes
 from flask_asynclog.native import Signal, get_ident, sleep
-from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import own_record
+from flask_asynclog.queue import Mark, RecordQueue
+from flask_asynclog.records import Entry, own_record, restore
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
 #: Seconds the GIL is given away between two slices of a batch, while there is time.
 SLICE_PAUSE = 0.0002
+#: A pause so much longer, in seconds, tells of a thread that computes: it gives the GIL back after the switch interval
+#: (5 ms) only. Once the queue is half full, so many slices follow without one.
+LATE = 0.001
+SLICES_WITHOUT_PAUSE = 16
 
 
 class Drain:
@@ -28,7 +33,7 @@ class Drain:
 
     :param queue: the queue.
     :param handlers: where its records go.
-    :param prepare: called with each record before the handlers get what it returns.
+    :param prepare: called with each record before the handlers get what it returns; ``None``: they get the record.
     :param respect_handler_level: skip a handler whose level is above the record's.
     """
 
@@ -36,7 +41,7 @@ class Drain:
         self,
         queue: RecordQueue,
         handlers: Iterable[logging.Handler],
-        prepare: Callable[[logging.LogRecord], logging.LogRecord],
+        prepare: Callable[[logging.LogRecord], logging.LogRecord] | None,
         *,
         respect_handler_level: bool,
     ) -> None:
@@ -47,9 +52,14 @@ class Drain:
         self._queue = queue
         self._prepare = prepare
         self._stopping = False
-        self._stop_mark: tuple[int, int] | None = None
+        self._stop_mark: Mark | None = None
         self._give_up_at = math.inf
         self._gather_until = 0.0
+        #: Behind what has waited long enough: it is taken before anything is gathered again.
+        self._due = queue.mark()
+        self._no_pause_for = 0
+        self._context = Context(drains=queue)
+        self._outer_context: Context | None = None
         self._drop_report = DropReport(queue.tally.drops)
         self._delivery = Delivery(
             handlers,
@@ -82,14 +92,17 @@ class Drain:
     # Whoever drains.
 
     def __enter__(self) -> None:
+        self._outer_context = current.get()
+        current.set(self._context)  # what is logged from here on is ours
         self._queue.consumer = get_ident()
         self._queue.working()
 
     def __exit__(self, *_: object) -> None:
         self._queue.consumer = None
+        current.set(self._outer_context)
         self.flushes.end()
 
-    def next_batch(self, *, block: bool, flush_interval: float) -> list[logging.LogRecord] | None:
+    def next_batch(self, *, block: bool, flush_interval: float) -> list[Entry] | None:
         """The next batch, oldest first; ``None`` when all that waited at `stop_soon` has been taken.
 
         :param block: wait for records, and then for more of them; otherwise the batch may be empty.
@@ -111,18 +124,24 @@ class Drain:
                 queue.working()
                 self._gather_until = time.monotonic() + flush_interval
                 continue
-            if block and not self._wanted():
-                left = self._gather_until - time.monotonic()
-                if left > 0 and queue.gathering():
-                    self.signal.wait(left)
-                queue.working()
-            self._gather_until = time.monotonic() + flush_interval
-            return queue.take(BATCH_RECORDS)
+            if queue.passed(self._due):
+                if block and not self._wanted():
+                    left = self._gather_until - time.monotonic()
+                    if left > 0 and queue.gathering():
+                        self.signal.wait(left)
+                    queue.working()
+                self._gather_until = time.monotonic() + flush_interval
+                self._due = queue.mark()
+            return queue.take_entries(BATCH_RECORDS)
 
-    def deliver(self, batch: Sequence[logging.LogRecord]) -> None:
+    def deliver(self, batch: Sequence[Entry]) -> None:
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
-        self._delivery.deliver([self._prepare(record) for record in batch])
+        self._delivery.deliver(self._prepared(batch))
         self.report_drops()
+
+    def _prepared(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        prepare = self._prepare
+        return batch if prepare is None else [prepare(restore(entry)) for entry in batch]
 
     def report(self, text: str, *args: object) -> None:
         """Write a WARNING of this library into the log."""
@@ -150,8 +169,8 @@ class Drain:
         self.give_up_at(time.monotonic() + patience)
         try:
             mark = queue.mark()
-            while not queue.passed(mark) and (batch := queue.take(BATCH_RECORDS)):
-                kept = self._delivery.deliver([self._prepare(record) for record in batch], keep=keep, own_thread=False)
+            while not queue.passed(mark) and (batch := queue.take_entries(BATCH_RECORDS)):
+                kept = self._delivery.deliver(self._prepared(batch), keep=keep, own_thread=False)
                 queue.tally.inline += len(batch) - len(kept)
                 if kept:
                     queue.give_back(kept)
@@ -163,7 +182,7 @@ class Drain:
 
     def _passed_stop(self) -> bool:
         if time.monotonic() >= self._give_up_at:
-            while batch := self._queue.take(BATCH_RECORDS):
+            while batch := self._queue.take_entries(BATCH_RECORDS):
                 self._queue.tally.settle(0, len(batch))
             return True
         if self._stop_mark is None:
@@ -171,13 +190,19 @@ class Drain:
         return self._queue.passed(self._stop_mark)
 
     def _pause(self) -> None:
-        """Let the other threads run while there is time.
+        """Let the other threads run, those that come back from I/O first of all.
 
-        Not when the queue fills up: each time that the GIL is given away beside a busy thread costs a switch interval
-        of 5 ms, which made 2,000 records/s of 24,000.
+        When the queue fills up beside a thread that computes, seldom: each time that the GIL is given away to such a
+        one costs a switch interval, which made 2,000 records/s of 24,000.
         """
-        if not self._wanted() and not self._queue.crowded:
-            sleep(SLICE_PAUSE)
+        if self._wanted():
+            return
+        if self._no_pause_for and self._queue.crowded:
+            self._no_pause_for -= 1
+            return
+        began = time.monotonic()
+        sleep(SLICE_PAUSE)
+        self._no_pause_for = SLICES_WITHOUT_PAUSE if time.monotonic() - began > SLICE_PAUSE + LATE else 0
 
     def _wanted(self) -> bool:
         return self._stopping or bool(self.flushes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from flask_asynclog.native import Signal
-from flask_asynclog.queue import RecordQueue
+from flask_asynclog.queue import Mark, RecordQueue
 
 
 class Flush:
@@ -13,7 +13,7 @@ class Flush:
 
     __slots__ = ("complete", "done", "failed_before", "mark", "passed")
 
-    def __init__(self, failed_before: int, mark: tuple[int, int]) -> None:
+    def __init__(self, failed_before: int, mark: Mark) -> None:
         #: Set when the flush is over.
         self.done = Signal()
         #: Whether everything before it has been taken and settled.

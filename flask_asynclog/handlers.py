@@ -13,8 +13,7 @@ from typing import Any
 
 from flask_asynclog.config import SHARED_OPTIONS, ConfigError, Settings, option_table
 from flask_asynclog.pipeline import open_pipeline
-from flask_asynclog.queuehandler import AsyncQueueHandler, handle_without_lock
-from flask_asynclog.records import snapshot
+from flask_asynclog.queuehandler import AsyncQueueHandler, accept, filtered
 from flask_asynclog.stats import Stats
 
 __all__ = ["AsyncQueueHandler", "AsyncRotatingFileHandler"]
@@ -51,14 +50,18 @@ class AsyncRotatingFileHandler(logging.Handler):
             self.setLevel(settings.level)
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter ``record`` and put its snapshot into the queue. Takes no lock."""
-        return handle_without_lock(self, record)
+        """Filter ``record`` and put a copy of it into the queue. Takes no lock."""
+        passed = filtered(self, record)
+        if passed is None:
+            return False
+        self.emit(passed)
+        return passed
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put the snapshot of ``record`` into the queue; never waits, unless ``overflow`` is ``block``."""
+        """Put a copy of ``record`` into the queue; never waits, unless ``overflow`` is ``block``."""
         try:
             formatter = self.formatter or self._pipeline.handler.formatter
-            self._pipeline.queue.put(snapshot(record, formatter, own_formatter=self.formatter is not None))
+            accept(self._pipeline.queue, record, formatter, own=self.formatter is not None)
         except Exception:
             self.handleError(record)
 

@@ -5,253 +5,206 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+import sys
+from collections.abc import Iterable
+from contextvars import copy_context
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any
 
-from flask import (
-    Flask,
-    Response,
-    got_request_exception,
-    request,
-    request_finished,
-    request_started,
-)
-from werkzeug.wsgi import get_current_url
+from flask import Flask, Request, current_app, got_request_exception, request, request_tearing_down
 
-from flask_asynclog import context
+from flask_asynclog import lifecycle
 from flask_asynclog.config import Settings
+from flask_asynclog.context import Context, current
+from flask_asynclog.eventlog import EventLogger
+from flask_asynclog.exchange import Exchange, Outcome, Source
 from flask_asynclog.pipeline import Pipeline
-from flask_asynclog.records import show_error
 from flask_asynclog.report import Once
+from flask_asynclog.requestid import new_request_id, well_formed_request_id
+from flask_asynclog.values import show_error
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
 _once = Once()
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _harmless(function: _Function) -> _Function:
-    """A failure in ``function`` is said once and ends there; the hook passes on what it was given."""
-
-    @functools.wraps(function)
-    def wrapper(self: object, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(self, *args, **kwargs)
-        except Exception as error:
-            _once.say(f"{function.__name__} {type(error)}", f"{function.__name__}() failed: {show_error(error)}")
-            return args[0] if args else None
-
-    return wrapper  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One request under way. Lives in its WSGI environment."""
-
-    started: float | None
-    request_id: str | None
-    outer_request_id: str | None
-    method: str
-    path: str
-    response: Response | None = None
-    error: BaseException | None = None
-    #: Whether there is nothing to log any more.
-    responded: bool = False
+def _say(where: str, error: Exception) -> None:
+    _once.say(f"{where} {type(error)}", f"{where}() failed: {show_error(error)}")
 
 
 class RequestHooks:
-    """The hooks of one app.
+    """The hooks of one app, around three of its methods.
 
-    The request is begun by `request_started`, which comes before any function that may end it, and by
-    ``before_request`` where somebody runs only those. The response is logged at `request_finished`, behind all
-    after_request functions and the saving of the session; where an exception prevents that, in the teardown, and
-    where another teardown function prevents that, around the whole app. Once, whichever comes first.
+    `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
+    between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
+    there it is logged. When Flask hands status and headers over to the server, still in that context, the response is
+    what the client gets, whatever happened on its way: there it is logged, once. Where nothing is handed over, because
+    an exception leaves the app, it is logged at that.
+
+    Methods of the app rather than functions that it calls: for each of those Flask looks whether it is a coroutine,
+    which costs a microsecond a request.
     """
 
     def __init__(self, app: Flask, settings: Settings, pipeline: Pipeline, logger: logging.Logger) -> None:
+        self._source = Source(logger.name)
         self._pipeline = pipeline
-        self._logger = logger
+        self._events = EventLogger(logger, pipeline.handler)
+        self._accept = self._events.accept
         self._log_requests = "request" in settings.request_events
         self._log_responses = "response" in settings.request_events
-        self._excludes = settings.excludes
-        self._header = settings.request_id_header
-        self._environ_header = "HTTP_" + (self._header or "").upper().replace("-", "_")
+        self._excludes = settings.excludes if settings.exclude_paths else None
+        self._header = settings.request_id_header or ""
+        self._lower_header = self._header.lower()
+        self._environ_header = "HTTP_" + self._lower_header.upper().replace("-", "_")
         self._trust = settings.trust_request_id
-        self._key = f"flask_asynclog.exchange.{id(self):x}"
-        # First on the way in, last on the way out: after_request and teardown functions run in reverse order. In the
-        # teardown the record comes early, before another function can prevent it, and the id goes last.
-        app.before_request(self.before_request)
-        _move_to_front(app.before_request_funcs[None])
-        app.after_request(self.after_request)
-        _move_to_front(app.after_request_funcs[None])
-        app.teardown_request(self.teardown_request)
-        app.teardown_request(self.restore_request_id)
-        _move_to_front(app.teardown_request_funcs[None])
-        request_started.connect(self.request_started, app)
-        got_request_exception.connect(self.got_request_exception, app)
-        request_finished.connect(self.request_finished, app)
-        self._served_key = f"{self._key}.served"
+        #: Whether the id of a request never depends on the request.
+        self._new_ids = bool(self._header) and not self._trust
+        self._by_hand = False
+        #: uWSGI does not tell Python of its forks.
+        self._forks_unseen = "uwsgi" in sys.modules
+        got_request_exception.connect(self._on_exception, app)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
-
-    def request_started(self, app: Flask, **_: object) -> None:
-        """Begin the exchange; log ``Request GET http://…``."""
-        self.before_request()
-
-    @_harmless
-    def before_request(self) -> None:
-        """The same, unless it is begun already."""
-        environ = request.environ
-        if self._key in environ:
-            return
-        if self._pipeline.reconfigured:
-            self._pipeline.repair()
-        exchange = self._begin(perf_counter())
-        if self._log_requests and not exchange.responded and self._logger.isEnabledFor(logging.INFO):
-            self._logger.info(
-                "Request %s %s%s",
-                exchange.method,
-                get_current_url(environ),
-                _suffix(exchange),
-                extra=_extra(exchange, {}),
-            )
-
-    @_harmless
-    def after_request(self, response: Response) -> Response:
-        """Echo the request id; the response is returned as it came."""
-        exchange = self._exchange()
-        exchange.response = response
-        if self._header and exchange.request_id:
-            response.headers.setdefault(self._header, exchange.request_id)
-        return response
-
-    @_harmless
-    def got_request_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
-        """Keep the exception that makes this response a 500; what was the response before is not."""
-        exchange = self._exchange()
-        exchange.error, exchange.response = exception, None
-
-    @_harmless
-    def request_finished(self, app: Flask, response: Response, **_: object) -> None:
-        """Log ``Response 200 OK …``."""
-        exchange = self._exchange()
-        exchange.response = response
-        self._respond(exchange)
-
-    @_harmless
-    def teardown_request(self, error: BaseException | None) -> None:
-        """Log the response of a request whose exception left Flask, while its context is still there.
-
-        ``error`` is not looked at: it may be that of a copied context, in a thread that the request outlives.
-        """
-        exchange: _Exchange | None = request.environ.get(self._key)
-        if exchange is not None and exchange.error is not None:
-            self._respond(exchange)
+        self._preprocess_request = app.preprocess_request
+        app.preprocess_request = self.preprocess_request  # type: ignore[method-assign]
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The app, with an end that nothing prevents: the response is logged, the context has its former id back."""
-        outer_request_id = context.request_id.get()
-        exchange: _Exchange | None
-        # An environ may come back: that of the request around this one, copied, or that of a first try.
-        former = environ.pop(self._key, None)
-        environ[self._served_key] = True
+        """The app, with its records."""
+        if self._forks_unseen:
+            lifecycle.check_process()
+        now = time()
+        request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
+        exchange = Exchange(self._source, request_id, now)
+        outer = current.get()
+        current.set(exchange)
         try:
-            return self._wsgi_app(environ, start_response)
+            return self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
         except BaseException as error:
-            exchange = environ.get(self._key)
-            if exchange is not None:
-                exchange.error, exchange.response = exchange.error or error, None
+            if not exchange.responded:
+                self._fail(exchange, environ, error)
             raise
         finally:
-            self.finish_request(environ.get(self._key))
-            if former is not None:
-                environ[self._key] = former
-            context.request_id.set(outer_request_id)
+            exchange.variables = None
+            current.set(outer)
 
-    @_harmless
-    def restore_request_id(self, error: BaseException | None) -> None:
-        """Give the context its former request id back, where it was pushed by hand: otherwise `wsgi_app` does."""
-        exchange: _Exchange | None = request.environ.get(self._key)
-        if exchange is not None and self._served_key not in request.environ:
-            context.request_id.set(exchange.outer_request_id)
+    def preprocess_request(self, *args: Any) -> Any:
+        """Log ``Request GET http://…``, then do what the app does."""
+        try:
+            exchange = current.get()
+            if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+                exchange = self._begin_by_hand()
+            self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
+        except Exception as error:
+            _say("preprocess_request", error)
+        return self._preprocess_request(*args)
 
-    @_harmless
-    def finish_request(self, exchange: _Exchange | None) -> None:
-        """Log the response if nothing else has."""
-        if exchange is not None:
-            self._respond(exchange)
+    def _start_response(
+        self,
+        exchange: Exchange,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: ExcInfo | None = None,
+    ) -> Any:
+        """Add the request id to ``headers``, and log ``Response 200 OK …``; then do what the server does."""
+        try:
+            size, request_id, id_header = None, exchange.request_id, self._lower_header
+            for name, value in headers:
+                if name == "Content-Length":
+                    size = value
+                elif name.lower() == id_header:
+                    request_id = None
+            if request_id is not None:
+                headers.append((self._header, request_id))
+            if not exchange.begun:  # Flask had not come so far
+                self._begin(exchange, Request(environ, populate_request=False))
+            if not exchange.responded:
+                exchange.responded = True
+                if self._log_responses:
+                    outcome = Outcome(exchange, status, size)
+                    if exchange.alone:
+                        self._accept(outcome, outcome.levelno)
+                    else:
+                        self._events.log(outcome)
+        except Exception as error:
+            _say("start_response", error)
+        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
-    def _begin(self, started: float | None) -> _Exchange:
-        environ = request.environ
-        request_id, outer_request_id = None, context.request_id.get()
-        if self._header:
-            claimed = environ.get(self._environ_header, "")
-            trusted = self._trust and context.well_formed_request_id(claimed)
-            request_id = claimed if trusted else context.new_request_id()
-            context.request_id.set(request_id)
-        exchange = environ[self._key] = _Exchange(started, request_id, outer_request_id, request.method, request.path)
-        exchange.responded = self._excludes(request.path) is not None
+    def _request_id(self, environ: WSGIEnvironment, now: float) -> str | None:
+        if not self._header:
+            return None
+        claimed = environ.get(self._environ_header, "")
+        return claimed if self._trust and well_formed_request_id(claimed) else new_request_id(now)
+
+    def _begin(self, exchange: Exchange, request: Request) -> None:
+        pipeline = self._pipeline
+        exchange.begin(request, thread=pipeline.shows_threads)
+        if pipeline.reconfigured:
+            pipeline.repair()
+        if self._excludes is not None and self._excludes(exchange.path):
+            exchange.responded = True
+            return
+        exchange.alone = self._events.alone(logging.INFO)
+        if self._log_requests:
+            if exchange.alone:
+                self._accept(exchange, logging.INFO)
+            else:
+                self._events.log(exchange)
+
+    def _fail(self, exchange: Exchange, environ: WSGIEnvironment, error: BaseException) -> None:
+        """Log the response that the server makes of an exception, with its traceback, which nobody else logs."""
+        try:
+            if not exchange.begun:
+                self._begin(exchange, Request(environ, populate_request=False))
+            if exchange.responded:
+                return
+            exchange.responded = True
+            if exchange.error is None:
+                self._keep_error(exchange, error)
+            if self._log_responses:
+                outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None)
+                # As if its context were still there, for filters that look at it.
+                run = exchange.variables.run if exchange.variables is not None else copy_context().run
+                run(self._events.log, outcome, error)
+        except Exception as own:
+            _say("wsgi_app", own)
+
+    def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
+        """An exception that nobody has handled: Flask answers it by a 500, or lets it out."""
+        exchange = current.get()
+        if isinstance(exchange, Exchange):
+            self._keep_error(exchange, exception)
+
+    def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
+        exchange.error, exchange.error_type = show_error(error), type(error).__qualname__
+
+    # A context pushed by hand, and ``preprocess_request`` called in it.
+
+    def _begin_by_hand(self) -> Exchange:
+        outer, now = current.get(), time()
+        exchange = _ExchangeByHand(self._source, self._request_id(request.environ, now), now)
+        exchange.outer = outer
+        current.set(exchange)
+        if not self._by_hand:
+            self._by_hand = True
+            request_tearing_down.connect(self._end_by_hand, current_app._get_current_object())  # type: ignore[attr-defined]
         return exchange
 
-    def _exchange(self) -> _Exchange:
-        exchange: _Exchange | None = request.environ.get(self._key)
-        return self._begin(None) if exchange is None else exchange
-
-    def _respond(self, exchange: _Exchange) -> None:
-        if exchange.responded:
-            return
-        exchange.responded = True
-        response, error = exchange.response, exchange.error
-        level = logging.INFO if error is None else logging.ERROR
-        if not self._log_responses or not self._logger.isEnabledFor(level):
-            return
-        status, code = "500 INTERNAL SERVER ERROR", 500
-        if response is not None:
-            status, code = response.status, response.status_code
-        fields: dict[str, object] = {"http.response.status_code": code}
-        details = f"{exchange.method} {exchange.path}"
-        if exchange.started is not None:
-            duration = perf_counter() - exchange.started
-            fields["http.server.request.duration"] = round(duration, 6)
-            details += f" {duration * 1000:.2f}ms"
-        size = None if response is None else _body_size(response)
-        if size is not None:
-            fields["http.response.body.size"] = size
-            details += f" {size}B"
-        details += _suffix(exchange)
-        if error is not None:
-            fields["error.type"] = type(error).__qualname__
-            details += f" {show_error(error)}"
-        # Flask logs the traceback of an exception that it answers; of one that leaves it, nobody would.
-        left = error is not None and response is None
-        self._logger.log(
-            level, "Response %s %s", status, details, extra=_extra(exchange, fields), exc_info=error if left else None
-        )
+    def _end_by_hand(self, app: Flask, **_: object) -> None:
+        exchange = current.get()
+        if isinstance(exchange, _ExchangeByHand) and exchange.source is self._source:
+            current.set(exchange.outer)
 
 
-def _move_to_front(functions: list[Any]) -> None:
-    functions.insert(0, functions.pop())
+class _ExchangeByHand(Exchange):
+    """Remembers what to give back at its end."""
 
-
-def _suffix(exchange: _Exchange) -> str:
-    return f" id={exchange.request_id}" if exchange.request_id else ""
-
-
-def _extra(exchange: _Exchange, fields: dict[str, object]) -> dict[str, object]:
-    fields["http.request.method"] = exchange.method
-    fields["url.path"] = exchange.path
-    if exchange.request_id:
-        fields["request_id"] = exchange.request_id
-    return fields
-
-
-def _body_size(response: Response) -> int | None:
-    """Bytes of the body where they are known without reading it: a stream is not touched."""
-    if response.is_sequence:
-        return response.calculate_content_length()
-    return response.content_length
+    outer: Context | None = None

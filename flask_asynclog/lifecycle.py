@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from flask_asynclog.native import get_ident, sleep
-from flask_asynclog.records import show_error
 from flask_asynclog.report import say
+from flask_asynclog.values import show_error
 
 #: Seconds after which a fork is over, even if the hook behind it was interrupted by a signal handler that raised.
 FORK_SECONDS = 5.0

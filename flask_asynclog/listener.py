@@ -15,8 +15,9 @@ from flask_asynclog import lifecycle
 from flask_asynclog.drain import Drain
 from flask_asynclog.native import NativeThread, allocate_lock, get_ident, poll
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import show_error
+from flask_asynclog.records import Entry
 from flask_asynclog.report import say
+from flask_asynclog.values import show_error
 
 #: Seconds after which a start of the thread that is still under way has been interrupted.
 START_PATIENCE = 5.0
@@ -71,7 +72,13 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def _reset(self) -> None:
         self._worker: NativeThread | None = None
-        self._drain = Drain(self.queue, self.handlers, self.prepare, respect_handler_level=self.respect_handler_level)
+        own_prepare = type(self).prepare is not logging.handlers.QueueListener.prepare
+        self._drain = Drain(
+            self.queue,
+            self.handlers,
+            self.prepare if own_prepare else None,
+            respect_handler_level=self.respect_handler_level,
+        )
         #: Held by whoever drains: the thread, or a caller of `drain`.
         self._draining = allocate_lock()
         self._start_lock = allocate_lock()
@@ -192,7 +199,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             self.queue.tally.restarts += 1
             self._drain.report("the listener thread died and was started again: %s", cause)
 
-    def dequeue(self, block: bool) -> list[logging.LogRecord] | None:  # type: ignore[override]
+    def dequeue(self, block: bool) -> list[Entry] | None:  # type: ignore[override]
         """The next batch, oldest first; ``None``, the sentinel, when all that waited at `stop` has been taken.
 
         With ``block`` it waits for records, and then up to the flush interval for more of them; without, the
@@ -200,7 +207,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """
         return self._drain.next_batch(block=block, flush_interval=self.flush_interval)
 
-    def handle(self, batch: list[logging.LogRecord]) -> None:  # type: ignore[override]
+    def handle(self, batch: list[Entry]) -> None:  # type: ignore[override]
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
         self._drain.deliver(batch)
 

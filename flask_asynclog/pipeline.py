@@ -13,7 +13,7 @@ from flask_asynclog import lifecycle
 from flask_asynclog.attachment import Attachment
 from flask_asynclog.config import PREFIX, SHARED_OPTIONS, ConfigError, Settings
 from flask_asynclog.console import ConsoleHandler
-from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.formatters import EntryFormatter, JSONFormatter, TextFormatter
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.queuehandler import AsyncQueueHandler
@@ -56,8 +56,9 @@ class Pipeline:
         #: How many of them insist on an option.
         self._decided: Counter[str] = Counter()
         self._console: ConsoleHandler | None = None
+        #: Whether `logging` was configured again, and what that did to the loggers is still to be mended.
+        self.reconfigured = False
         self._reconfigurations = 0
-        self._repaired = 0
         self._reconfiguration_said = False
         self.sink = BatchRotatingFileHandler(path, file_mode=settings.file_mode)
         try:
@@ -106,6 +107,8 @@ class Pipeline:
         self.sink.lock_timeout = settings.lock_timeout
         formatter = _formatter(settings.format)
         self.sink.setFormatter(formatter)
+        #: Whether the lines tell threads: otherwise nobody has to find out.
+        self.shows_threads = not isinstance(formatter, EntryFormatter) or formatter.shows_threads
         self.handler.setFormatter(formatter)  # its formatException runs where the record is made
         # Handlers that share the pipeline have levels of their own.
         self.handler.setLevel(settings.level if self._decided["level"] else logging.NOTSET)
@@ -152,21 +155,18 @@ class Pipeline:
         # logging.config closes all handlers first, then changes the loggers, all under logging's lock. The repair needs
         # that lock too, so on a thread of its own it comes right after; requests look at the mark as well.
         self._reconfigurations += 1
+        self.reconfigured = True
         try:
             threading.Thread(target=self.repair, name="flask_asynclog-repair", daemon=True).start()
         except RuntimeError:  # the interpreter is about to end: nothing will be logged
             return
 
-    @property
-    def reconfigured(self) -> bool:
-        """Whether `logging` was configured again, and what that did to the loggers is still to be mended."""
-        return self._reconfigurations != self._repaired
-
     def repair(self) -> None:
         """Mend what a later ``dictConfig``, ``fileConfig`` or ``basicConfig(force=True)`` undid; say so once."""
         seen = self._reconfigurations
         mended = self.attachment.repair()
-        self._repaired = seen
+        if seen == self._reconfigurations:  # otherwise again, by the thread that was started for it
+            self.reconfigured = False
         if not mended or self._reconfiguration_said:
             return
         self._reconfiguration_said = True

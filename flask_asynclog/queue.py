@@ -7,17 +7,20 @@ may log in the middle of any of it, and a fork in the middle of it leaves nothin
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from os import getpid
+from typing import TypeAlias
 
 from flask_asynclog import lifecycle
+from flask_asynclog.context import current
+from flask_asynclog.lanes import Lane, LevelLanes
 from flask_asynclog.native import get_ident
-from flask_asynclog.records import show_error
+from flask_asynclog.records import Entry, level_of, process_of, restore
 from flask_asynclog.report import Once
-from flask_asynclog.stats import Counter, Stats, Tally
+from flask_asynclog.stats import Stats, Tally
+from flask_asynclog.values import show_error
 
 #: Share of the queue open to records below WARNING: rsyslog and Logback draw the line in the same region.
 ORDINARY_SHARE = 0.8
@@ -25,9 +28,11 @@ ORDINARY_SHARE = 0.8
 #: Records that the draining thread may log by itself before more of the others' have been drained.
 OWN_RECORDS = 16
 
+#: A place in the order of acceptance, see `RecordQueue.mark`.
+Mark: TypeAlias = tuple[int, tuple[int, int]]
+
 _once = Once()
 _NEVER = sys.maxsize
-_Lane = deque[tuple[int, logging.LogRecord]]
 
 
 def _no_listener() -> None:
@@ -37,19 +42,18 @@ def _no_listener() -> None:
 class RecordQueue:
     """A bounded first-in first-out queue of records that never makes its callers wait, unless asked to.
 
-    Two lanes, one for records below WARNING and one for the others, are drained in the order of acceptance. So
-    the choice of what to drop never searches: below WARNING records go from 80 % full, the oldest or
-    the newest of them as the policy says; the others only when all of the queue is taken, and under
-    ``drop_old`` only when no record below WARNING is left. Concurrent callers may overshoot ``size``
-    by one record each.
+    Records below WARNING go from 80 % full, the oldest or the newest of them as the policy says; the others only when
+    all of the queue is taken, and under ``drop_old`` only when no record below WARNING is left. The choice never
+    searches. Concurrent callers may overshoot ``size`` by one record each.
 
     :param size: records held, from 1.
-    :param overflow: ``drop_new``, ``drop_old`` or ``block``.
+    :param overflow: ``drop_new``, ``drop_old`` or ``block``. ``drop_old`` costs each call a little more.
     :param block_timeout: seconds that `put` may wait under ``block``.
     :param flush_level: a record at or above it wakes the listener at once.
 
     Callers: `put`, on any thread. Everything from `take` on: the thread that drains, only.
-    After a fork the child calls `reset`: it drops what it inherited, uncounted, since the parent writes it.
+    After a fork the child calls `reset`: it drops what it inherited, uncounted, since the parent writes it. A fork that
+    Python is not told of is noticed when the listener is to be woken.
     """
 
     def __init__(
@@ -59,12 +63,10 @@ class RecordQueue:
         block_timeout: float = 0.1,
         flush_level: int = logging.ERROR,
     ) -> None:
-        self.configure(size, overflow, block_timeout, flush_level)
         #: Called, on a caller's thread, when there is something to drain and the listener does not know.
         self.wake: Callable[[], None] = _no_listener
-        # Not reset: a put under way when a signal handler forks has taken its ticket before.
-        self._tickets = Counter()
-        self.reset()
+        self._start()
+        self.configure(size, overflow, block_timeout, flush_level)
 
     def configure(self, size: int, overflow: str, block_timeout: float, flush_level: int) -> None:
         """Take other parameters, those of the class, from now on; no record is dropped for it."""
@@ -75,9 +77,20 @@ class RecordQueue:
         self._ordinary_size = max(1, int(size * ORDINARY_SHARE))
         self._half = max(1, size // 2)
         self._at_work = max(1, self._ordinary_size - 1)
+        #: With fewer waiting, any record is just appended.
+        self.easy = 0 if overflow == "drop_old" else self._ordinary_size
 
     def reset(self) -> None:
-        """Start empty, with counters at zero and no listener at work."""
+        """Start anew in a forked child, with counters at zero, no listener at work, and none of the parent's records.
+
+        Some may be the child's own: where Python is told of no fork, it is noticed later.
+        """
+        own = [entry for entry in [*self._level_lanes.entries(), *self.waiting] if process_of(entry) == os.getpid()]
+        self._start()
+        self._lane.give_back(own)
+        self._lane.taken = 0
+
+    def _start(self) -> None:
         self.tally = Tally()
         self.urgent = False
         #: Whether every record wakes: whoever logs writes.
@@ -86,71 +99,73 @@ class RecordQueue:
         self.consumer: int | None = None
         self._own_waiting = 0
         self._own_allowed = OWN_RECORDS
-        self._ordinary: _Lane = deque()
-        self._important: _Lane = deque()
-        self._taken_ordinary = 0
-        self._taken_important = 0
-        # Number of waiting records at which `put` wakes the listener: 0 while it sleeps or is absent,
-        # half of the queue while it gathers a batch; while it is at work, an almost full queue, once: a thread that
-        # somebody killed in the middle of its work says nothing.
-        self._wake_at = 0
+        self._lane: Lane[Entry] = Lane()
+        #: For ``drop_old``. Both are in use only while the policy has just been changed.
+        self._level_lanes: LevelLanes[Entry] = LevelLanes()
+        self.waiting = self._lane.entries
+        #: Appends to it.
+        self.append = self.waiting.append
+        #: Number of waiting records at which the next one wakes the listener: 0 while it sleeps or is absent,
+        #: half of the queue while it gathers a batch; while it is at work, an almost full queue, once: a thread that
+        #: somebody killed in the middle of its work says nothing.
+        self.wake_at = 0
 
     def __len__(self) -> int:
-        return len(self._ordinary) + len(self._important)
+        return len(self.waiting) + len(self._level_lanes)
 
     def put(self, record: logging.LogRecord) -> None:
         """Accept ``record``, or drop one as the policy says. Waits under ``block`` only."""
-        if getpid() != lifecycle.pid:
-            lifecycle.check_process()
-        levelno = record.levelno
-        tally = self.tally
-        ticket = self._tickets.tick()
-        waiting = len(self._ordinary) + len(self._important)
-        important = levelno >= logging.WARNING
-        if self.consumer == get_ident() and not self._accept_own():
-            tally.drops.tick("logged_by_listener", levelno)
-            return
-        limit = self.size if important else self._ordinary_size
-        if waiting >= limit and not self._make_room(important, limit):
-            tally.drops.tick("queue_full", levelno)
-            return
-        (self._important if important else self._ordinary).append((ticket, record))
-        if waiting >= self._wake_at or levelno >= self.flush_level:
-            self._wake(levelno)
+        context = current.get()
+        if context is not None and context.drains is self:
+            self.accept_own(record, record.levelno)
+        else:
+            self.accept(record, record.levelno)
 
-    @property
-    def pending(self) -> int:
-        """Records whose outcome is not known yet."""
-        return self.stats().pending
+    def accept(self, entry: Entry, levelno: int) -> None:
+        """The same for what `records.capture` made of a record."""
+        urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
+        waiting = len(self.waiting)
+        if waiting < self.easy:
+            self.append(entry)
+        else:
+            waiting = len(self)
+            if not self._accept_if_room(entry, levelno, waiting):
+                return
+        # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
+        if urgent or waiting >= self.wake_at:
+            self.call(urgent)
 
-    def stats(self) -> Stats:
-        """The counters of this moment. Any thread."""
-        lifecycle.check_process()
-        return self.tally.snapshot(lambda: self._taken_ordinary + self._taken_important + len(self))
+    def accept_own(self, entry: Entry, levelno: int) -> None:
+        """The same for what the thread that drains has logged itself.
 
-    def refuse(self, levelno: int, reason: str) -> None:
-        """Count a record that cannot be taken at all."""
-        self.tally.drops.tick(reason, levelno)
-        self._wake(levelno)
-
-    def _accept_own(self) -> bool:
-        # Logged by the thread that drains: a finalizer's word that came at this moment is welcome. A sink that logs
-        # whenever it gets a record would never come to an end: one such record per record of the others.
+        A finalizer's word that came at this moment is welcome. A sink that logs whenever it gets a record would never
+        come to an end: one such record per record of the others.
+        """
         if self._own_allowed <= 0:
-            return False
+            self.tally.drops.tick("logged_by_listener", levelno)
+            return
         self._own_allowed -= 1
         self._own_waiting += 1
+        self.accept(entry, levelno)
+
+    def _accept_if_room(self, entry: Entry, levelno: int, waiting: int) -> bool:
+        important = levelno >= logging.WARNING
+        limit = self.size if important else self._ordinary_size
+        if waiting >= limit and not self._make_room(important, limit):
+            self.tally.drops.tick("queue_full", levelno)
+            return False
+        if self.overflow == "drop_old":
+            self._level_lanes.add(entry, important=important)
+        else:
+            self.append(entry)
         return True
 
     def _make_room(self, important: bool, limit: int) -> bool:
         if self.overflow == "drop_old":
-            lane = self._ordinary
-            if important and not lane:
-                lane = self._important
-            victim = _popleft(lane)
+            victim = self._level_lanes.drop(important=important)
             if victim is None:  # nothing below WARNING to give way; or the listener has just emptied the lane
                 return len(self) < limit
-            self.tally.drops.tick("queue_full", victim[1].levelno)
+            self.tally.drops.tick("queue_full", level_of(victim))
             return True
         if self.overflow == "block" and self.consumer != get_ident():
             return self._wait_for_room(limit)
@@ -167,42 +182,60 @@ class RecordQueue:
             time.sleep(min(left, 0.001))
         return True
 
-    def _wake(self, levelno: int) -> None:
-        if levelno >= self.flush_level:
+    def call(self, urgent: bool) -> None:
+        """Wake the listener, where that makes sense. Behind each append that found `wake_at` records waiting."""
+        lifecycle.check_process()
+        if urgent:
             self.urgent = True
         if not self.inline:
-            if self._wake_at == _NEVER or (self._wake_at == self._at_work and len(self) < self._at_work):
+            if self.wake_at == _NEVER or (self.wake_at == self._at_work and len(self) < self._at_work):
                 return
-            self._wake_at = _NEVER
+            self.wake_at = _NEVER
         try:
             self.wake()
         except Exception as error:  # the record is in the queue all the same; the next one wakes
-            self._wake_at = 0
+            self.wake_at = 0
             _once.say("wake", f"the listener could not be woken: {show_error(error)}")
         except BaseException:
-            self._wake_at = 0
+            self.wake_at = 0
             raise
+
+    @property
+    def pending(self) -> int:
+        """Records whose outcome is not known yet."""
+        return self.stats().pending
+
+    def stats(self) -> Stats:
+        """The counters of this moment. Any thread."""
+        lifecycle.check_process()
+        return self.tally.snapshot(lambda: self._lane.taken + self._level_lanes.taken + len(self))
+
+    def refuse(self, levelno: object, reason: str) -> None:
+        """Count a record that cannot be taken at all, whatever its level is."""
+        known = levelno if isinstance(levelno, int) else logging.NOTSET
+        self.tally.drops.tick(reason, known)
+        self.call(known >= self.flush_level)
 
     # The draining side.
 
     def sleeping(self) -> None:
         """From now on the next record wakes. Look at the queue once more before sleeping."""
-        self._wake_at = 0
+        self.wake_at = 0
 
     def gathering(self) -> bool:
         """From now on an urgent record or a half-full queue wakes. Returns whether there is time to gather."""
-        self._wake_at = 0 if self.inline else self._half
+        self.wake_at = 0 if self.inline else self._half
         return not self.urgent and len(self) < self._half
 
     def working(self) -> None:
         """From now on the listener looks by itself; it is woken only to see whether it lives."""
-        self._wake_at = 0 if self.inline else self._at_work
+        self.wake_at = 0 if self.inline else self._at_work
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         # In this order: who drains sleeps, or has gone, only when what it took is settled.
-        return not len(self) and self._wake_at == 0 and not (self.inline and self.consumer is not None)
+        return not len(self) and self.wake_at == 0 and not (self.inline and self.consumer is not None)
 
     @property
     def crowded(self) -> bool:
@@ -211,86 +244,39 @@ class RecordQueue:
 
     def take(self, most: int) -> list[logging.LogRecord]:
         """Up to ``most`` records, the oldest first; empty when none wait."""
+        return [restore(entry) for entry in self.take_entries(most)]
+
+    def take_entries(self, most: int) -> list[Entry]:
+        """The same, as they waited."""
         self.urgent = False
-        ordinary, important = self._ordinary, self._important
-        taken: list[logging.LogRecord] = []
-        while len(taken) < most:
-            before = len(taken)
-            # Ordinary records with a ticket below this one go first. Read before the important lane: whatever a thread
-            # put there before a record with such a ticket is in that lane by now.
-            bound = self._tickets.value
-            head = _head(important)
-            while len(taken) < most and (record := self._pop_ordinary(bound if head is None else head)) is not None:
-                taken.append(record)
-            if head is not None and len(taken) < most and (record := self._pop_important(head)) is not None:
-                taken.append(record)
-            if len(taken) == before and not ordinary and not important:
-                break
+        taken: list[Entry] = []
+        # What is not in use any more is older.
+        lanes: list[Lane[Entry] | LevelLanes[Entry]] = [self._level_lanes, self._lane]
+        if self.overflow == "drop_old":
+            lanes.reverse()
+        try:
+            for lane in lanes:
+                lane.take(most - len(taken), taken)
+        except BaseException:
+            self.give_back(taken)
+            raise
         own = min(self._own_waiting, len(taken))
         self._own_waiting -= own
         self._own_allowed = min(OWN_RECORDS, self._own_allowed + len(taken) - own)
         return taken
 
-    def give_back(self, records: Sequence[logging.LogRecord]) -> None:
+    def give_back(self, entries: Sequence[Entry]) -> None:
         """Put back what was taken last and could not be handed on; it comes first, in its order, at the next `take`."""
-        for ticket, record in enumerate(reversed(records), 1):
-            if record.levelno >= logging.WARNING:
-                self._important.appendleft((-ticket, record))
-                self._taken_important -= 1
-            else:
-                self._ordinary.appendleft((-ticket, record))
-                self._taken_ordinary -= 1
+        if self.overflow == "drop_old":
+            self._level_lanes.give_back((entry, level_of(entry) >= logging.WARNING) for entry in entries)
+        else:
+            self._lane.give_back(entries)
 
-    def _pop_ordinary(self, bound: int) -> logging.LogRecord | None:
-        """The oldest record of its lane, if its ticket is below ``bound``."""
-        entry = _popleft(self._ordinary)
-        if entry is None:
-            return None
-        if entry[0] >= bound:
-            self._ordinary.appendleft(entry)
-            return None
-        self._taken_ordinary += 1
-        return entry[1]
-
-    def _pop_important(self, ticket: int) -> logging.LogRecord | None:
-        """The oldest record of its lane, if it is the one with this ``ticket``: a caller may have dropped that."""
-        entry = _popleft(self._important)
-        if entry is None:
-            return None
-        if entry[0] != ticket:
-            self._important.appendleft(entry)
-            return None
-        self._taken_important += 1
-        return entry[1]
-
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> Mark:
         """A mark behind all records that wait now, for `passed`. Any thread."""
-        # In this order: what is taken meanwhile makes it a later mark, never an earlier one.
-        return (
-            len(self._ordinary) + self._taken_ordinary,
-            len(self._important) + self._taken_important,
-        )
+        return self._lane.mark(), self._level_lanes.mark()
 
-    def passed(self, mark: tuple[int, int]) -> bool:
+    def passed(self, mark: Mark) -> bool:
         """Whether all records that waited at ``mark`` have been taken, or dropped."""
-        ordinary, important = mark
-        return (self._taken_ordinary >= ordinary or not self._ordinary) and (
-            self._taken_important >= important or not self._important
-        )
-
-
-# Between a look at a lane and the use of what was seen, a caller's drop_old may empty it.
-
-
-def _head(lane: _Lane) -> int | None:
-    try:
-        return lane[0][0]
-    except IndexError:
-        return None
-
-
-def _popleft(lane: _Lane) -> tuple[int, logging.LogRecord] | None:
-    try:
-        return lane.popleft()
-    except IndexError:
-        return None
+        lane, level_lanes = mark
+        return self._lane.passed(lane) and self._level_lanes.passed(level_lanes)

@@ -1,43 +1,18 @@
 """A record made safe to be read later by another thread.
 
-Runs in the caller's thread, while the request is still there. The record that other handlers see is never
-touched: what changes, changes in the snapshot.
+`capture` and `snapshot` run in the caller's thread, while the request is still there; `restore` where the record is
+written. The record that other handlers see is never touched: what changes, changes in the copy.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import enum
 import logging
-import pathlib
-import uuid
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
-from werkzeug.local import LocalProxy
-
-from flask_asynclog import context
-
-#: Exact types whose values cannot change behind the record's back.
-_IMMUTABLE = frozenset({str, int, float, bool, bytes, complex, type(None)})
-
-#: Types kept as they are in ``extra``, subclasses included: immutable, and every format can show them.
-_VALUES = (
-    str,
-    int,
-    float,
-    bytes,
-    complex,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-    pathlib.PurePath,
-    enum.Enum,
-)
+from flask_asynclog.context import Context, current
+from flask_asynclog.values import IMMUTABLE, error_text, freeze, show, show_error
 
 #: Attributes that every record has, or gets from a formatter; all others came by ``extra``, a filter or a factory.
 STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -46,12 +21,21 @@ STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
     "taskName",
 }
 
-#: Attribute of a snapshot: the summary of the exception whose traceback is in ``exc_text``.
+#: Attribute of a copy: the summary of the exception whose traceback is in ``exc_text``.
 EXCEPTION = "_asynclog_exception"
-
-
-#: Attribute of a snapshot: the formatter of the handler it came by, where that is not the file's.
+#: Attribute of a copy: the formatter of the handler it came by, where that is not the file's.
 FORMATTER = "_asynclog_formatter"
+#: Attribute of a copy: the `Context` it was logged in.
+CONTEXT = "_asynclog_context"
+#: Attribute of a record that tells of an `Event`.
+EVENT = "_asynclog_event"
+#: What a record may have beside what it is about.
+INTERNAL_ATTRIBUTES = frozenset({EXCEPTION, FORMATTER, CONTEXT, EVENT})
+
+_new = object.__new__
+#: Attributes of a record that nobody has added any to.
+PLAIN = len(vars(logging.makeLogRecord({})))
+_plain_formatter = logging.Formatter()
 
 
 class ExceptionSummary(NamedTuple):
@@ -61,24 +45,86 @@ class ExceptionSummary(NamedTuple):
     message: str
 
 
-#: Levels of nesting that a value may have.
-DEEPEST = 8
-#: Values that one ``extra`` may have, those of its containers included.
-MOST_VALUES = 10_000
+class Event(Protocol):
+    """What a record tells of, as its one argument: rendered when it is formatted, unchanged from its logging on."""
 
-_plain_formatter = logging.Formatter()
+    #: As of `logging.LogRecord`; the message without its argument.
+    created: float
+    levelno: int
+    message: str
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        ...
+
+    def __str__(self) -> str:
+        """What the message says of it."""
+        ...
+
+    def fields(self) -> dict[str, object]:
+        """The parts of it, by the names that structured formats use."""
+        ...
+
+    def record(self) -> logging.LogRecord:
+        """The record of it."""
+        ...
 
 
-def snapshot(
-    record: logging.LogRecord, formatter: logging.Formatter | None = None, *, own_formatter: bool = False
-) -> logging.LogRecord:
+#: What waits in a queue for one record: all its attributes, which is what can be copied fastest; a record; or the
+#: event that it will be of.
+Entry: TypeAlias = "dict[str, Any] | logging.LogRecord | Event"
+
+
+def capture(record: logging.LogRecord, context: Context | None, formatter: logging.Formatter | None = None) -> Entry:
+    """What `restore` makes a `snapshot` of ``record`` from. For most records one copy of a dictionary."""
+    if record.exc_info is None and type(record.msg) is str:
+        args = record.args
+        if args:
+            if type(args) is not tuple:  # a single mapping for %(name)s
+                return snapshot(record, formatter)
+            for value in args:
+                if type(value) not in IMMUTABLE:
+                    return snapshot(record, formatter)
+        fields = record.__dict__.copy()
+        if len(fields) == PLAIN and record.__class__ is logging.LogRecord:
+            if context is not None:
+                fields[CONTEXT] = context
+            return fields
+    return snapshot(record, formatter)
+
+
+def format_by(entry: Entry, formatter: logging.Formatter) -> None:
+    """Have a record that was captured become a line by ``formatter``, whatever the file's is."""
+    fields = entry if type(entry) is dict else vars(entry)
+    fields[FORMATTER] = formatter
+
+
+def level_of(entry: Entry) -> int:
+    """The record's level."""
+    return entry["levelno"] if isinstance(entry, dict) else entry.levelno
+
+
+def process_of(entry: Entry) -> object:
+    """Id of the process that logged it; ``None`` if that is not known."""
+    return entry.get("process") if isinstance(entry, dict) else getattr(entry, "process", None)
+
+
+def restore(entry: Entry) -> logging.LogRecord:
+    """The record that was captured, or that tells of the event."""
+    if isinstance(entry, dict):
+        record: logging.LogRecord = _new(logging.LogRecord)
+        record.__dict__ = entry
+        return record
+    return entry if isinstance(entry, logging.LogRecord) else entry.record()
+
+
+def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = None) -> logging.LogRecord:
     """A record of the same class with the same content, safe to be formatted on another thread.
 
-    Costs one copy of the attributes' dictionary when message and arguments are immutable. Otherwise the message
-    is rendered here, mutable ``extra`` values are copied, values bound to the request are resolved, and the
-    traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
-    Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``. With ``own_formatter`` the
-    snapshot becomes a line by ``formatter``, whatever the file's is.
+    The message is rendered here if its arguments may change, mutable ``extra`` values are copied, values bound to the
+    request are resolved, and the traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
+    Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``.
     """
     fields = record.__dict__.copy()
     args = record.args
@@ -86,19 +132,43 @@ def snapshot(
         fields["msg"], fields["args"] = render(record), None
     if record.exc_info:
         fields.update(_exception_fields(record, formatter or _plain_formatter))
-    for name in fields.keys() - STANDARD_ATTRIBUTES:
-        if type(fields[name]) not in _IMMUTABLE and name not in (EXCEPTION, FORMATTER):
-            fields[name] = freeze(fields[name])
-    request_id = context.request_id.get()
-    if request_id is not None:
-        fields.setdefault("request_id", request_id)
-    if own_formatter:
-        fields[FORMATTER] = formatter
-    copied: logging.LogRecord = object.__new__(type(record))
+    for name in _added(record, fields):
+        fields[name] = freeze(fields[name])
+    context = current.get()
+    if context is not None:
+        fields.setdefault(CONTEXT, context)
+    copied: logging.LogRecord = _new(type(record))
     copied.__dict__.update(fields)
     if type(record) is not logging.LogRecord:
         _copy_slots(record, copied)
     return copied
+
+
+def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
+    """The attributes that came by ``extra``, a filter or a factory, and may change."""
+    names: Iterable[str] = fields
+    if type(record) is logging.LogRecord:
+        names = islice(fields, PLAIN, None)  # the standard ones are set first
+    return [
+        name
+        for name in names
+        if type(fields[name]) not in IMMUTABLE and name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES
+    ]
+
+
+def complete(record: logging.LogRecord) -> logging.LogRecord:
+    """The same record, for formatters that know no more than `logging.Formatter` does.
+
+    The request id and the parts of an event become attributes, unless there are such.
+    """
+    fields = record.__dict__
+    event, context = fields.get(EVENT), fields.get(CONTEXT)
+    if event is not None:
+        for name, value in event.fields().items():
+            fields.setdefault(name, value)
+    if context is not None and context.request_id is not None:
+        fields.setdefault("request_id", context.request_id)
+    return record
 
 
 def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:
@@ -118,7 +188,7 @@ def own_record(text: str, *args: object) -> logging.LogRecord:
 def _all_immutable(args: object) -> bool:
     if type(args) is not tuple:  # a single mapping for %(name)s
         return False
-    return all(type(value) in _IMMUTABLE for value in cast("tuple[object, ...]", args))
+    return all(type(value) in IMMUTABLE for value in cast("tuple[object, ...]", args))
 
 
 def render(record: logging.LogRecord) -> str:
@@ -127,29 +197,6 @@ def render(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception as error:
         return f"{show(record.msg)} {show(record.args)} [not formatted: {show_error(error)}]"
-
-
-def show(value: object) -> str:
-    """``repr(value)``, or why it has none. Strings are shown as they are."""
-    if isinstance(value, str):
-        return value
-    try:
-        return repr(value)
-    except Exception as error:
-        return f"<{type(value).__name__}: repr() raised {type(error).__name__}>"
-
-
-def show_error(error: BaseException) -> str:
-    """``ValueError: text`` of an exception, also when its ``__str__`` raises."""
-    text = _error_text(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _error_text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:
-        return f"<str() raised {type(broken).__name__}>"
 
 
 def _exception_fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
@@ -175,47 +222,4 @@ def exception_summary(record: logging.LogRecord) -> ExceptionSummary | None:
     value = record.exc_info[1] if record.exc_info else None
     if value is None:
         return None
-    return ExceptionSummary(type(value).__qualname__, _error_text(value))
-
-
-def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> object:
-    """A copy of ``value`` that no other thread changes: containers copied, other objects as their ``repr``.
-
-    Proxies are resolved here, where their request is. Nesting beyond 8 levels and values beyond the first 10,000
-    become ``"…"``, so that cycles and large objects cost a logging call milliseconds at most.
-    """
-    if type(value) in _IMMUTABLE:
-        return value
-    budget = [MOST_VALUES] if budget is None else budget
-    try:
-        if isinstance(value, LocalProxy):
-            try:
-                value = cast(Any, value)._get_current_object()
-            except Exception as error:  # outside its context, as a rule
-                return f"<unbound: {show_error(error).splitlines()[0]}>"
-        if isinstance(value, _VALUES):
-            return value
-        if depth >= DEEPEST:
-            return "…"
-        if isinstance(value, Mapping):
-            copied: dict[object, object] = {}
-            for key, item in cast("Mapping[object, object]", value).items():
-                budget[0] -= 1
-                if budget[0] < 0:
-                    copied["…"] = "…"
-                    break
-                copied[key if type(key) in _IMMUTABLE else show(key)] = freeze(item, depth + 1, budget)
-            return copied
-        if isinstance(value, (list, tuple, AbstractSet)):
-            items: list[object] = []
-            for item in cast("list[object]", value):
-                budget[0] -= 1
-                if budget[0] < 0:
-                    items.append("…")
-                    break
-                items.append(freeze(item, depth + 1, budget))
-            return items
-    except Exception as error:  # changed while it was copied, or an object that raises when it is looked at
-        kind = type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
-        return f"<{kind}: {show_error(error).splitlines()[0]}>"
-    return show(value)
+    return ExceptionSummary(type(value).__qualname__, error_text(value))

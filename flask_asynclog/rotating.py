@@ -19,10 +19,11 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from flask_asynclog import lifecycle
 from flask_asynclog.files import AppendStream, LockedFile, open_file
-from flask_asynclog.formatters import TextFormatter
+from flask_asynclog.formatters import EntryFormatter, TextFormatter
 from flask_asynclog.native import allocate_rlock, sleep
-from flask_asynclog.records import FORMATTER, show_error
+from flask_asynclog.records import FORMATTER, Entry, complete, restore
 from flask_asynclog.report import Once, say
+from flask_asynclog.values import show_error
 
 #: Bytes that one write may have, so that a batch does not hold the lock for long.
 BATCH_BYTES = 1024 * 1024
@@ -107,6 +108,18 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
         """One text per record, by this handler's formatter, whose errors are raised."""
         return [self.format(record) for record in records]
+
+    def format_entries(self, entries: Sequence[Entry]) -> list[str]:
+        """The same for what waited in the queue."""
+        formatter = self.formatter
+        if not isinstance(formatter, EntryFormatter):
+            return self.format_batch([restore(entry) for entry in entries])
+        lines: list[str] = []
+        for entry in entries:
+            # Some came by a handler with a formatter of its own.
+            fields = entry if type(entry) is dict else vars(entry) if isinstance(entry, logging.LogRecord) else ()
+            lines.append(self.format(restore(entry)) if FORMATTER in fields else formatter.format_entry(entry))
+        return lines
 
     def write_batch(self, lines: Sequence[str]) -> int:
         """Write as many of ``lines`` as go into one write, at least one; returns how many. Raises as `emit_batch`."""
@@ -206,8 +219,10 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         """The text of ``record``, by its own formatter if it has one; for the batch's carrier, the batch."""
         if record is self._carrier:
             return self._text
-        own: logging.Formatter | None = record.__dict__.get(FORMATTER)
-        return super().format(record) if own is None else own.format(record)
+        formatter: logging.Formatter | None = record.__dict__.get(FORMATTER, self.formatter)
+        if not isinstance(formatter, EntryFormatter):
+            complete(record)
+        return super().format(record) if formatter is self.formatter or formatter is None else formatter.format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Keep the error of a batch for its writer; otherwise as in `logging.Handler`."""

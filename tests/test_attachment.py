@@ -156,7 +156,7 @@ def test_caplog_works(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> No
     request, own, response = caplog.records
     assert request.getMessage().startswith("Request GET http://localhost/ ")
     assert (own.getMessage(), own.user) == ("in the view", 7)  # type: ignore[attr-defined]
-    assert response.__dict__["http.response.status_code"] == 200
+    assert getattr(response, "http.response.status_code") == 200
     assert len(logged(asynclog)) == 3
 
 

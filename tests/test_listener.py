@@ -220,6 +220,38 @@ def test_stop_while_others_log(make_pipe: MakePipe, switching: None) -> None:
         assert positions == sorted(positions)
 
 
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old"])
+def test_an_urgent_record_behind_many_others(make_pipe: MakePipe, overflow: str) -> None:
+    """It is written at once, with all before it, however many batches that makes."""
+    sink = Batches()
+    pipe = make_pipe(sink, flush_interval=NEVER, overflow=overflow)
+    for number in range(1500):
+        pipe.logger.info("%d", number)
+    pipe.logger.error("urgent")
+    wait_for(lambda: len(sink.messages) == 1501)
+    assert sink.messages[-1] == "urgent"
+
+
+def test_a_burst_waits_for_one_flush_interval(make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has waited for the interval is written batch after batch; nobody waits for the interval again between."""
+    sink = Batches()
+    pipe = make_pipe(sink, flush_interval=0.5)
+    gathered: list[int] = []
+    gathering = RecordQueue.gathering
+
+    def noted(queue: RecordQueue) -> bool:
+        gathered.append(len(queue))
+        return gathering(queue)
+
+    monkeypatch.setattr(RecordQueue, "gathering", noted)
+    for number in range(2000):
+        pipe.logger.info("%d", number)
+    wait_for(lambda: len(sink.messages) == 2000)
+    assert len(sink.batches) >= 2000 / 256
+    # On a machine where 2,000 calls take longer than the interval, what came later is gathered for itself.
+    assert len(gathered) <= 3, gathered
+
+
 def message(text: str) -> logging.LogRecord:
     """A record at INFO."""
     return logging.makeLogRecord({"levelno": logging.INFO, "msg": text})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from flask_asynclog import drain
+from flask_asynclog.drain import SLICES_WITHOUT_PAUSE
 from flask_asynclog.queue import RecordQueue
-from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, wait_for
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
 LOG = Path("app.log")
 
@@ -164,30 +165,31 @@ begun.append(time.monotonic())
     assert took < 10, "two time-outs or more: one after the other"
 
 
-def test_no_pause_while_the_queue_fills_up(make_app, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener gives the interpreter away between slices while there is time, never when it falls behind."""
-    app, asynclog = make_app(queue_size=1000, request_events=())
-    answers: list[bool] = []
-    at_pauses: list[bool] = []
-    crowded, sleep = RecordQueue.crowded.fget, time.sleep
+def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listener gives the interpreter away after each slice; seldom when it falls behind and gets it back late."""
+    now, pauses, late = [0.0], [0], [False]
 
-    def noted(queue: RecordQueue) -> bool:
-        answers.append(crowded(queue))
-        return answers[-1]
+    def sleep(seconds: float) -> None:
+        pauses[0] += 1
+        now[0] += 0.005 if late[0] else seconds
 
-    def counted(seconds: float) -> None:
-        if threading.current_thread().name == "flask_asynclog":
-            at_pauses.append(answers[-1])
-        sleep(seconds)
+    monkeypatch.setattr(drain, "sleep", sleep)
+    monkeypatch.setattr(drain.time, "monotonic", lambda: now[0])
+    queue = RecordQueue(10)
+    draining = drain.Drain(queue, [], lambda record: record, respect_handler_level=False)
 
-    monkeypatch.setattr(RecordQueue, "crowded", property(noted))
-    monkeypatch.setattr(time, "sleep", counted)
-    for number in range(100):  # one calm batch of several slices
-        app.logger.info("%d", number)
-    wait_for(lambda: asynclog.stats().pending == 0)
-    assert at_pauses
-    for number in range(20_000):
-        app.logger.info("%d", number)
-    assert asynclog.stop(HANG)
-    assert not any(at_pauses)
-    assert_conserved(asynclog.stats())
+    def pauses_in(slices: int, *, is_late: bool) -> int:
+        pauses[0], late[0] = 0, is_late
+        for _ in range(slices):
+            draining._pause()
+        return pauses[0]
+
+    assert pauses_in(100, is_late=False) == 100
+    assert pauses_in(100, is_late=True) == 100, "there is time: nothing is about to be dropped"
+    for _ in range(6):
+        queue.put(logging.makeLogRecord({"levelno": logging.INFO}))
+    assert queue.crowded
+    assert pauses_in(100, is_late=False) in (100 - SLICES_WITHOUT_PAUSE, 100), "threads that wait for I/O are quick"
+    assert 100 / (SLICES_WITHOUT_PAUSE + 2) < pauses_in(100, is_late=True) < 100 / SLICES_WITHOUT_PAUSE + 1
+    draining.flushes.add()
+    assert pauses_in(100, is_late=False) == 0, "somebody waits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import random
 import sys
@@ -18,6 +19,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from flask_asynclog.context import Context, current
+from flask_asynclog.lanes import Lane, LevelLanes, _take_if
 from flask_asynclog.queue import OWN_RECORDS, RecordQueue
 from support import HANG, run_threads
 
@@ -27,8 +30,8 @@ LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.C
 
 
 def record(levelno: int = logging.INFO, name: str = "queue") -> logging.LogRecord:
-    """A record of a level; its name tells where it is from."""
-    return logging.makeLogRecord({"name": name, "levelno": levelno})
+    """A record of a level, of another process; its name tells where it is from."""
+    return logging.makeLogRecord({"name": name, "levelno": levelno, "process": 1})
 
 
 class QueueModel(RuleBasedStateMachine):
@@ -114,15 +117,15 @@ def test_counts_are_exact_under_threads(overflow: str, switching: None) -> None:
     """8 producers and one consumer: accepted = taken + dropped + waiting, and no more than one record too many each."""
     queue = RecordQueue(200, overflow, block_timeout=0.0)
     producers, each = 8, 3000
-    largest = [0] * producers
     taken: list[logging.LogRecord] = []
     ended = threading.Event()
 
     def produce(number: int) -> None:
         levels = random.Random(number).choices(LEVELS, k=each)
-        for levelno in levels:
+        for position, levelno in enumerate(levels):
             queue.put(record(levelno))
-            largest[number] = max(largest[number], len(queue))
+            if position == each * 2 // 3:
+                ended.set()  # at the end nobody takes: the queue is as full as it gets
 
     def consume() -> None:
         while not ended.is_set():
@@ -132,7 +135,6 @@ def test_counts_are_exact_under_threads(overflow: str, switching: None) -> None:
     consumer = threading.Thread(target=consume)
     consumer.start()
     run_threads(*(partial(produce, number) for number in range(producers)))
-    ended.set()
     consumer.join(HANG)
     drops = queue.tally.drops.counts()
     assert queue.stats().accepted == producers * each
@@ -140,7 +142,7 @@ def test_counts_are_exact_under_threads(overflow: str, switching: None) -> None:
     assert {reason for reason, _ in drops} == {"queue_full"}
     assert producers * each == len(taken) + len(queue) + sum(drops.values())
     assert len({id(one) for one in taken}) == len(taken)
-    assert max(largest) <= queue.size + producers
+    assert queue.size <= len(queue) <= queue.size + producers
 
 
 @pytest.mark.parametrize("overflow", POLICIES)
@@ -198,13 +200,17 @@ def test_order_whatever_comes_between(overflow: str) -> None:
     assert steps > 50
 
 
+#: Where records leave the queue.
+TAKING = {function.__code__ for function in (RecordQueue.take, Lane.take, LevelLanes.take, _take_if)}
+
+
 def take_with(queue: RecordQueue, step: int, log: Callable[[], None]) -> tuple[list[logging.LogRecord], int]:
     """``queue.take()``, with ``log`` run by another thread before its instruction number ``step``; and their number."""
     steps = 0
 
     def count(frame: FrameType, event: str, _: object) -> TraceFunction | None:
         nonlocal steps
-        if frame.f_code is not RecordQueue.take.__code__:
+        if frame.f_code not in TAKING:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -294,22 +300,28 @@ def test_block_does_not_wait_in_the_draining_thread() -> None:
 def test_the_draining_thread_logs_no_more_than_the_others() -> None:
     """A sink that answers every record with one of its own runs dry: the number of its own records is bounded."""
     queue = RecordQueue(1000)
-    queue.consumer = threading.get_ident()
+    others = contextvars.copy_context()
+    draining = contextvars.copy_context()
+    draining.run(current.set, Context(drains=queue))
+    put_own = partial(draining.run, queue.put)
     for _ in range(OWN_RECORDS + 10):
-        queue.put(record())
+        put_own(record())
     assert len(queue) == OWN_RECORDS
     assert queue.tally.drops.counts() == {("logged_by_listener", logging.INFO): 10}
     while batch := queue.take(50):  # every record answered with another one
         for _ in batch:
-            queue.put(record())
+            put_own(record())
     assert queue.stats().accepted < 3 * OWN_RECORDS
     # The others' records allow for new ones.
-    queue.consumer = None
-    queue.put(record())
+    others.run(queue.put, record())
     queue.take(1)
-    queue.consumer = threading.get_ident()
-    queue.put(record())
+    put_own(record())
     assert len(queue) == 1
+    # What drains another queue is one of the others.
+    elsewhere = RecordQueue()
+    for _ in range(OWN_RECORDS + 10):
+        draining.run(elsewhere.put, record())
+    assert len(elsewhere) == OWN_RECORDS + 10
 
 
 def test_who_wakes_the_listener() -> None:
@@ -359,3 +371,35 @@ def test_reset_drops_what_was_inherited() -> None:
     assert queue.stats().accepted == queue.stats().dropped == 0
     queue.put(record())
     assert woken == [1]
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_reset_keeps_what_the_child_has_logged(overflow: str) -> None:
+    """A fork that was noticed late: the child's own records are the ones that wait, in their order."""
+    queue = RecordQueue(10, overflow)
+    own = [logging.makeLogRecord({"levelno": levelno}) for levelno in (logging.INFO, logging.ERROR, logging.INFO)]
+    for one in (record(), own[0], record(logging.ERROR), own[1], own[2]):
+        queue.put(one)
+    queue.reset()
+    assert queue.stats().accepted == queue.stats().pending == 3
+    assert queue.take(10) == own
+
+
+def test_another_policy_under_way() -> None:
+    """What waits stays, in its order, and the new policy counts from then on."""
+    queue = RecordQueue(10, "drop_new")
+    records = [logging.makeLogRecord({"levelno": levelno}) for levelno in 3 * (logging.INFO, logging.WARNING)]
+    for policy, one in zip(2 * ("drop_new", "drop_old", "block"), records, strict=True):
+        queue.configure(10, policy, 0.0, logging.CRITICAL)
+        queue.put(one)
+    mark = queue.mark()
+    taken = queue.take(4)
+    assert not queue.passed(mark)
+    taken += queue.take(4)
+    assert queue.passed(mark)
+    assert sorted(map(id, taken)) == sorted(map(id, records))
+    queue.configure(2, "drop_old", 0.0, logging.CRITICAL)
+    for one in records[:4]:
+        queue.put(one)
+    assert queue.take(4) == [records[1], records[3]]
+    assert queue.tally.drops.counts() == {("queue_full", logging.INFO): 2}

@@ -22,7 +22,8 @@ from werkzeug.local import LocalProxy
 
 from flask_asynclog import AsyncLog, context
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
-from flask_asynclog.records import freeze, render, snapshot
+from flask_asynclog.records import complete, render, snapshot
+from flask_asynclog.values import freeze
 from support import HANG, assert_conserved, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -384,14 +385,16 @@ def test_proxies_that_raise(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_request_id_is_taken_from_the_context() -> None:
     """In a request every record gets its id; one given by the caller wins; outside there is none."""
-    context.request_id.set("abc")
+    outer = context.current.get()
+    context.current.set(context.Context("abc"))
     inside = snapshot(make_record("x"))
     own = snapshot(make_record("x", extra={"request_id": "own"}))
-    context.request_id.set(None)
+    context.current.set(outer)
     outside = snapshot(make_record("x"))
-    assert inside.__dict__["request_id"] == "abc"
-    assert own.__dict__["request_id"] == "own"
-    assert "request_id" not in outside.__dict__
+    for record, request_id in ((inside, "abc"), (own, "own"), (outside, None)):
+        assert json.loads(JSONFormatter().format(record)).get("request_id") == request_id
+        assert TextFormatter("%(request_id)s %(message)s").format(record) == f"{request_id or '-'} x"
+        assert complete(record).__dict__.get("request_id") == request_id
 
 
 # Tracebacks.

@@ -1,0 +1,279 @@
+"""Requests on their direct way into the queue: the same records as by any other way, and whoever listens hears them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder
+
+from flask_asynclog import AsyncLog
+from flask_asynclog.exchange import Exchange, ExchangeRecord, Outcome, Source
+from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.records import restore, snapshot
+from support import HANG, assert_conserved, log_lines
+
+MakeApp = Callable[..., tuple[Flask, AsyncLog]]
+
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=30)
+
+
+def exchange_of(environ: dict[str, Any], *, thread: bool = True) -> Exchange:
+    """The exchange of a request with this environment."""
+    exchange = Exchange(Source("demo"), "0" * 32, 1_800_000_000.123456)
+    exchange.begin(Request(environ), thread=thread)
+    return exchange
+
+
+# What is rendered later is what it was.
+
+
+@given(
+    path=PATHS,
+    root=st.just("") | PATHS.map("/r{}".format),
+    query=st.binary(max_size=30).map(lambda data: data.decode("latin-1")),
+    host=st.sampled_from(
+        ["localhost", "example.org:8080", "EXAMPLE.org", "[::1]:80", "xn--bcher-kva.example", "", "a b"]
+    ),
+    scheme=st.sampled_from(["http", "https"]),
+)
+@settings(max_examples=400)
+def test_the_url_is_werkzeugs(path: str, root: str, query: str, host: str, scheme: str) -> None:
+    """Put together by hand where nothing has to be quoted, by Werkzeug elsewhere: the same URL."""
+    environ = EnvironBuilder().get_environ()
+    environ.update({
+        "PATH_INFO": path.encode().decode("latin-1"), "SCRIPT_NAME": root.encode().decode("latin-1"),
+        "QUERY_STRING": query, "HTTP_HOST": host, "wsgi.url_scheme": scheme,
+    })  # fmt: skip
+    assert exchange_of(environ).url == Request(environ).url
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "h[", "a]:b"])
+def test_a_host_that_makes_no_url(host: str) -> None:
+    """Shown as it came, or left out, as Werkzeug has it; never an error."""
+    environ = EnvironBuilder(path="/a b").get_environ()
+    environ["HTTP_HOST"] = host
+    assert exchange_of(environ).url.endswith("/a%20b")
+
+
+FORMATS = [
+    TextFormatter(),
+    TextFormatter("%(asctime)s\t%(name)s\t%(levelname)-8s\t%(message)s %%"),
+    TextFormatter("%(levelname)s %(message)s"),
+    TextFormatter("%(message)s"),
+    TextFormatter("%(threadName)s %(thread)d %(process)d %(processName)s %(message)s"),
+    TextFormatter("%(filename)s:%(lineno)d %(funcName)s %(module)s %(message)s"),
+    TextFormatter("%(created)f %(msecs)03d %(relativeCreated)d %(levelno)d %(message)s"),
+    TextFormatter("%(asctime)s %(message)s", "%H:%M"),
+    TextFormatter("%(request_id)s %(message)s"),
+    JSONFormatter(),
+]
+
+
+@pytest.mark.parametrize("formatter", FORMATS, ids=lambda formatter: str(formatter._fmt))
+@pytest.mark.parametrize("status", ["200 OK", "204 NO CONTENT", "500 INTERNAL SERVER ERROR"])
+def test_an_event_is_formatted_as_its_record(formatter: Any, status: str) -> None:
+    """The short way from event to line, the record made of it, and that record's copy give the same line."""
+    exchange = exchange_of(EnvironBuilder(path="/hello/b\u00f6b", query_string="a=1&b=%2F").get_environ())
+    if status.startswith("5"):
+        exchange.error, exchange.error_type = "ValueError: no\nluck", "ValueError"
+    for event in (exchange, Outcome(exchange, status, None if status.startswith("204") else "27")):
+        line = formatter.format_entry(event)
+        assert line == formatter.format(event.record()) == formatter.format(restore(snapshot(event.record())))
+        assert line.isprintable() or "\t" in line
+        assert ("Request" if event is exchange else status) in line
+
+
+def test_a_record_of_an_event_has_all_that_records_have() -> None:
+    """Every attribute of an ordinary record, of the same type; the parts of the event by name."""
+    exchange = exchange_of(EnvironBuilder(path="/x").get_environ())
+    record, ordinary = Outcome(exchange, "201 CREATED", "4").record(), logging.makeLogRecord({})
+    assert vars(ordinary).keys() <= vars(record).keys()
+    assert isinstance(record, ExchangeRecord)
+    assert record.getMessage().startswith("Response 201 CREATED GET /x ")
+    assert record.__dict__["thread"] == threading.get_ident()
+    assert (record.process, record.processName) == (ordinary.process, ordinary.processName)
+    assert (record.pathname, record.module) == (__import__("flask_asynclog.exchange").exchange.__file__, "exchange")
+    assert getattr(record, "http.response.status_code") == 201
+    assert getattr(record, "url.path") == "/x"
+    assert record.request_id == "0" * 32
+    assert not hasattr(record, "nothing.of.that")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = record.nothing
+
+
+# Whoever listens hears them as records.
+
+
+class Kept(logging.Handler):
+    """Keeps the records it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+@pytest.fixture
+def make_alone(make_app: MakeApp) -> Iterator[MakeApp]:
+    """Make an app, then leave root as it is outside of tests: with our handler only, none of pytest's."""
+    root, pytests = logging.getLogger(), []
+
+    def make(*args: Any, **options: Any) -> tuple[Flask, AsyncLog]:
+        made = make_app(*args, **options)
+        ours = made[0].extensions["asynclog"].pipeline.handler
+        pytests[:] = [handler for handler in root.handlers if handler is not ours]
+        root.handlers[:] = [ours]
+        return made
+
+    yield make
+    root.handlers[:] = [*pytests, *root.handlers]
+
+
+def kinds(records: list[logging.LogRecord]) -> list[str]:
+    """The first words."""
+    return [record.getMessage().split()[0] for record in records]
+
+
+def ask(app: Flask) -> None:
+    """Two requests."""
+    for _ in range(2):
+        assert app.test_client().get("/nowhere").status_code == 404
+
+
+def test_they_go_directly_where_nobody_listens(make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record is made of them on the request's thread."""
+    app, asynclog = make_alone()
+    made: list[str] = []
+    init = ExchangeRecord.__init__
+    monkeypatch.setattr(ExchangeRecord, "__init__", lambda *args: (made.append(args[1].message), init(*args))[1])
+    ask(app)
+    assert asynclog.flush(HANG)
+    assert made == []
+    assert len(log_lines(Path("app.log"))) == 4
+    assert_conserved(asynclog.stats())
+
+
+@pytest.mark.parametrize("where", ["root", "app.logger", "between"])
+def test_another_handler_gets_them(make_alone: MakeApp, where: str) -> None:
+    """On root, on the app's logger or on one between them, from the moment that it is there."""
+    between = logging.getLogger("listened")
+    app, asynclog = make_alone("listened.app" if where == "between" else "listened")
+    logger = {"root": logging.getLogger(), "app.logger": app.logger, "between": between}[where]
+    other = Kept()
+    ask(app)
+    logger.addHandler(other)
+    ask(app)
+    logger.removeHandler(other)
+    ask(app)
+    assert kinds(other.records) == ["Request", "Response"] * 2
+    assert asynclog.flush(HANG)
+    assert len(log_lines(Path("app.log"))) == 12
+    assert_conserved(asynclog.stats())
+
+
+@pytest.mark.parametrize("where", ["logger", "handler"])
+def test_a_filter_gets_them(make_alone: MakeApp, where: str) -> None:
+    """A filter of the logger or of our handler sees, changes and refuses them."""
+    app, asynclog = make_alone(format="json")
+
+    def responses_only(record: logging.LogRecord) -> bool:
+        record.tenant = "acme"
+        return record.getMessage().startswith("Response")
+
+    filtered = app.logger if where == "logger" else app.extensions["asynclog"].pipeline.handler
+    filtered.addFilter(responses_only)
+    ask(app)
+    filtered.removeFilter(responses_only)
+    assert asynclog.flush(HANG)
+    documents = [json.loads(line) for line in log_lines(Path("app.log"))]
+    assert [(d["message"].split()[0], d["tenant"]) for d in documents] == [("Response", "acme")] * 2
+    assert_conserved(asynclog.stats())
+
+
+@pytest.fixture
+def own_factory() -> Iterator[None]:
+    """A record factory as OpenTelemetry's: it adds an attribute."""
+    before = logging.getLogRecordFactory()
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = before(*args, **kwargs)
+        record.trace = "abc"
+        return record
+
+    logging.setLogRecordFactory(make)
+    yield
+    logging.setLogRecordFactory(before)
+
+
+def test_a_record_factory_makes_them(make_alone: MakeApp, own_factory: None) -> None:
+    """What it adds is in the lines, beside all that they have otherwise."""
+    app, asynclog = make_alone(format="json")
+    ask(app)
+    assert asynclog.flush(HANG)
+    documents = [json.loads(line) for line in log_lines(Path("app.log"))]
+    assert [(d["message"].split()[0], d["trace"], d["url.path"]) for d in documents] == [
+        ("Request", "abc", "/nowhere"),
+        ("Response", "abc", "/nowhere"),
+    ] * 2
+
+
+def test_who_replaces_call_handlers_sees_them(make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Sentry does, for its breadcrumbs."""
+    seen: list[logging.LogRecord] = []
+    call_handlers = logging.Logger.callHandlers
+
+    def noted(logger: logging.Logger, record: logging.LogRecord) -> None:
+        seen.append(record)
+        call_handlers(logger, record)
+
+    app, asynclog = make_alone()
+    monkeypatch.setattr(logging.Logger, "callHandlers", noted)
+    ask(app)
+    assert kinds(seen) == ["Request", "Response"] * 2
+    assert asynclog.flush(HANG)
+    assert len(log_lines(Path("app.log"))) == 4
+
+
+@pytest.mark.parametrize("change", ["setLevel", "disable", "disabled", "handler level"])
+def test_levels_count(make_alone: MakeApp, change: str) -> None:
+    """Of the logger, of `logging.disable`, of our handler; and a disabled logger logs nothing."""
+    app, asynclog = make_alone()
+    handler = app.extensions["asynclog"].pipeline.handler
+    switch: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "setLevel": (lambda: app.logger.setLevel("WARNING"), lambda: app.logger.setLevel("NOTSET")),
+        "disable": (lambda: logging.disable(logging.INFO), lambda: logging.disable(logging.NOTSET)),
+        "disabled": (lambda: setattr(app.logger, "disabled", True), lambda: setattr(app.logger, "disabled", False)),
+        "handler level": (lambda: handler.setLevel("WARNING"), lambda: handler.setLevel("INFO")),
+    }
+    switch[change][0]()
+    ask(app)
+    switch[change][1]()
+    assert asynclog.flush(HANG)
+    assert not Path("app.log").exists() or log_lines(Path("app.log")) == []
+    ask(app)
+    assert asynclog.flush(HANG)
+    assert len(log_lines(Path("app.log"))) == 4
+
+
+def test_threads_are_told_where_the_format_shows_them(make_alone: MakeApp) -> None:
+    """The request's thread, not the one that writes."""
+    app, asynclog = make_alone(format="%(threadName)s %(thread)d %(message)s")
+    thread = threading.Thread(target=ask, args=(app,), name="serving")
+    thread.start()
+    thread.join(HANG)
+    assert asynclog.flush(HANG)
+    lines = log_lines(Path("app.log"))
+    assert len(lines) == 4
+    assert all(line.startswith(f"serving {thread.ident} ") for line in lines)
