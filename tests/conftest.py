@@ -17,6 +17,8 @@ import flask_asynclog
 from flask_asynclog import AsyncLog
 from support import open_fds, wait_for
 
+MakeApp = Callable[..., tuple[Flask, AsyncLog]]
+
 # Kept in memory: the project may not be writable for the tests' user. Timing is no failure.
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")
@@ -60,7 +62,7 @@ def _handlers() -> dict[str, list[logging.Handler]]:
 
 
 @pytest.fixture
-def make_app(request: pytest.FixtureRequest) -> Iterator[Callable[..., tuple[Flask, AsyncLog]]]:
+def make_app(request: pytest.FixtureRequest) -> Iterator[MakeApp]:
     """Make apps with `AsyncLog` on them, closed at the end of the test. Options as of `AsyncLog`."""
     made: list[AsyncLog] = []
 
@@ -83,3 +85,19 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.fixture
+def make_alone(make_app: MakeApp) -> Iterator[MakeApp]:
+    """Make one app in a test's body, and leave root as outside of tests: with our handler, and none of pytest's."""
+    root, pytests = logging.getLogger(), []
+
+    def make(*args: Any, **options: Any) -> tuple[Flask, AsyncLog]:
+        made = make_app(*args, **options)
+        ours = made[0].extensions["asynclog"].pipeline.handler
+        pytests[:] = [handler for handler in root.handlers if handler is not ours]
+        root.handlers[:] = [ours]
+        return made
+
+    yield make
+    root.handlers[:] = [*pytests, *root.handlers]

@@ -125,22 +125,6 @@ class Kept(logging.Handler):
         self.records.append(record)
 
 
-@pytest.fixture
-def make_alone(make_app: MakeApp) -> Iterator[MakeApp]:
-    """Make an app, then leave root as it is outside of tests: with our handler only, none of pytest's."""
-    root, pytests = logging.getLogger(), []
-
-    def make(*args: Any, **options: Any) -> tuple[Flask, AsyncLog]:
-        made = make_app(*args, **options)
-        ours = made[0].extensions["asynclog"].pipeline.handler
-        pytests[:] = [handler for handler in root.handlers if handler is not ours]
-        root.handlers[:] = [ours]
-        return made
-
-    yield make
-    root.handlers[:] = [*pytests, *root.handlers]
-
-
 def kinds(records: list[logging.LogRecord]) -> list[str]:
     """The first words."""
     return [record.getMessage().split()[0] for record in records]
