@@ -20,12 +20,15 @@ from flask_asynclog.records import Entry, own_record, restore
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
-#: Seconds the GIL is given away between two slices of a batch, while there is time.
+#: Seconds the GIL is given away between two slices of a batch.
 SLICE_PAUSE = 0.0002
-#: A pause so much longer, in seconds, tells of a thread that computes: it gives the GIL back after the switch interval
-#: (5 ms) only. Once the queue is half full, so many slices follow without one.
+#: A pause so much longer, in seconds, tells of a thread that computes: Python lets it, for the switch interval of 5 ms.
 LATE = 0.001
-SLICES_WITHOUT_PAUSE = 16
+#: Beside such a thread every interruption costs it some 0.1 ms, however short, and us 5 ms. So they are few: so many
+#: slices in one go, and so many seconds between, fewer as the queue fills. Where that thread serves requests one after
+#: the other, one in some hundred is held up.
+SLICES_IN_ONE_GO = 16
+LATE_PAUSE = 0.04
 
 
 class Drain:
@@ -57,7 +60,8 @@ class Drain:
         self._gather_until = 0.0
         #: Behind what has waited long enough: it is taken before anything is gathered again.
         self._due = queue.mark()
-        self._no_pause_for = 0
+        self._slices_to_go = 0
+        self._pause_seconds = SLICE_PAUSE
         self._context = Context(drains=queue)
         self._outer_context: Context | None = None
         self._drop_report = DropReport(queue.tally.drops)
@@ -190,19 +194,19 @@ class Drain:
         return self._queue.passed(self._stop_mark)
 
     def _pause(self) -> None:
-        """Let the other threads run, those that come back from I/O first of all.
-
-        When the queue fills up beside a thread that computes, seldom: each time that the GIL is given away to such a
-        one costs a switch interval, which made 2,000 records/s of 24,000.
-        """
+        """Let the other threads run, those that come back from I/O first of all."""
         if self._wanted():
             return
-        if self._no_pause_for and self._queue.crowded:
-            self._no_pause_for -= 1
+        if self._slices_to_go:
+            self._slices_to_go -= 1
             return
         began = time.monotonic()
-        sleep(SLICE_PAUSE)
-        self._no_pause_for = SLICES_WITHOUT_PAUSE if time.monotonic() - began > SLICE_PAUSE + LATE else 0
+        sleep(self._pause_seconds)
+        if time.monotonic() - began > self._pause_seconds + LATE:
+            self._slices_to_go = SLICES_IN_ONE_GO - 1
+            self._pause_seconds = max(SLICE_PAUSE, LATE_PAUSE * (1 - self._queue.half_filled))
+        else:
+            self._pause_seconds = SLICE_PAUSE
 
     def _wanted(self) -> bool:
         return self._stopping or bool(self.flushes)

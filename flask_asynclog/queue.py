@@ -238,9 +238,9 @@ class RecordQueue:
         return not len(self) and self.wake_at == 0 and not (self.inline and self.consumer is not None)
 
     @property
-    def crowded(self) -> bool:
-        """Whether half of the queue is taken."""
-        return len(self) >= self._half
+    def half_filled(self) -> float:
+        """Which part of half the queue is taken: 1 when half is, 2 when all is."""
+        return len(self) / self._half
 
     def take(self, most: int) -> list[logging.LogRecord]:
         """Up to ``most`` records, the oldest first; empty when none wait."""

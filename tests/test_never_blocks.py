@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flask_asynclog import drain
-from flask_asynclog.drain import SLICES_WITHOUT_PAUSE
+from flask_asynclog.drain import LATE_PAUSE, SLICE_PAUSE, SLICES_IN_ONE_GO
 from flask_asynclog.queue import RecordQueue
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
@@ -166,30 +166,36 @@ begun.append(time.monotonic())
 
 
 def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener gives the interpreter away after each slice; seldom when it falls behind and gets it back late."""
-    now, pauses, late = [0.0], [0], [False]
+    """The listener gives the interpreter away after each slice; beside a thread that computes, seldom, for longer."""
+    now, pauses, late = [0.0], list[float](), [False]
 
     def sleep(seconds: float) -> None:
-        pauses[0] += 1
-        now[0] += 0.005 if late[0] else seconds
+        pauses.append(seconds)
+        now[0] += seconds + 0.005 * late[0]
 
     monkeypatch.setattr(drain, "sleep", sleep)
     monkeypatch.setattr(drain.time, "monotonic", lambda: now[0])
-    queue = RecordQueue(10)
-    draining = drain.Drain(queue, [], lambda record: record, respect_handler_level=False)
+    queue = RecordQueue(100)
+    draining = drain.Drain(queue, [], None, respect_handler_level=False)
 
-    def pauses_in(slices: int, *, is_late: bool) -> int:
-        pauses[0], late[0] = 0, is_late
+    def pauses_in(slices: int, *, is_late: bool) -> list[float]:
+        pauses.clear()
+        late[0] = is_late
         for _ in range(slices):
             draining._pause()
-        return pauses[0]
+        return pauses[:]
 
-    assert pauses_in(100, is_late=False) == 100
-    assert pauses_in(100, is_late=True) == 100, "there is time: nothing is about to be dropped"
-    for _ in range(6):
+    assert pauses_in(100, is_late=False) == [SLICE_PAUSE] * 100
+    first, *others = pauses_in(16 * 10, is_late=True)
+    assert first == SLICE_PAUSE
+    assert others == [LATE_PAUSE] * 9, "there is time: nothing is about to be dropped"
+    for _ in range(25):
         queue.put(logging.makeLogRecord({"levelno": logging.INFO}))
-    assert queue.crowded
-    assert pauses_in(100, is_late=False) in (100 - SLICES_WITHOUT_PAUSE, 100), "threads that wait for I/O are quick"
-    assert 100 / (SLICES_WITHOUT_PAUSE + 2) < pauses_in(100, is_late=True) < 100 / SLICES_WITHOUT_PAUSE + 1
+    assert pauses_in(16 * 10, is_late=True)[1:] == [LATE_PAUSE / 2] * 9, "a quarter full"
+    for _ in range(40):
+        queue.put(logging.makeLogRecord({"levelno": logging.INFO}))
+    assert pauses_in(16 * 10, is_late=True)[1:] == [SLICE_PAUSE] * 9, "more than half full"
+    pauses_in(SLICES_IN_ONE_GO, is_late=False)
+    assert pauses_in(100, is_late=False) == [SLICE_PAUSE] * 100, "whoever computed has ended"
     draining.flushes.add()
-    assert pauses_in(100, is_late=False) == 0, "somebody waits"
+    assert pauses_in(100, is_late=False) == [], "somebody waits"

@@ -105,7 +105,7 @@ class QueueModel(RuleBasedStateMachine):
         assert self.queue.stats().accepted == self.accepted
         assert self.queue.tally.drops.counts() == self.dropped
         assert self.accepted == self.taken + len(self.waiting) + sum(self.dropped.values())
-        assert self.queue.crowded == (len(self.waiting) >= max(1, self.size // 2))
+        assert (self.queue.half_filled >= 1) == (len(self.waiting) >= max(1, self.size // 2))
 
 
 QueueModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
