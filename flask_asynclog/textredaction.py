@@ -1,0 +1,172 @@
+r"""Secrets taken out of one text: a query, a URL, JSON, or what a pattern matches. Called by `redaction`.
+
+Pure functions; any thread. Names and texts come from clients, so everything takes time linear in its input: the
+repetitions in the expressions below are possessive, none is inside of another, and a match starts only at a separator
+where the one before it has ended, so that no character is looked at by more than a fixed number of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, cast
+from urllib.parse import unquote_plus
+
+#: What stands where a secret stood.
+REDACTED = "[REDACTED]"
+
+#: Whether the value of that name is a secret.
+IsSecret: TypeAlias = Callable[[str], bool]
+
+_PAIR = re.compile(r"[^&]++")
+#: A name and its ``=``, at the start or in a URL inside of a value, itself quoted up to four times.
+_NAME = re.compile(
+    r"(?:\A|[;?]|%(?:25){0,3}(?:3F|26|3B))"
+    r"((?:[^=;?%]|%(?!(?:25){0,3}(?:3D|3F|26|3B)))*+)(?:=|%(?:25){0,3}3D)",
+    re.IGNORECASE,
+)
+_NEXT_PAIR = re.compile(r";(?=[^;=]*+=)")
+_AUTHORITY = re.compile(r"//([^\s/?#]++)")
+#: A password that should have been quoted but has ``/``, ``?`` or ``#``, which SQLAlchemy takes; not a port.
+_UNQUOTED = re.compile(r"(//[^\s/?#@:\[]*+:)(?!\d*+(?:[/?#\s]|\Z))[^\s@]{1,256}+@")
+
+_FORM = re.compile(r"""\s*+[^\s=&;?#/:"'(){}<>,]*+[=&]""")
+_URL = re.compile(r"\s*+(?:[A-Za-z][A-Za-z0-9+.-]*+://|[/?#])")
+_URL_IN_TEXT = re.compile(r"(?<!\S)[^\s?#]*+[?#]\S*+")
+
+_JSON = re.compile(r'\s*+[{\[]\s*+["{\[]')
+#: A string, with what makes it a name, if it is one. Ends with the text where that has been cut.
+_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.?)*+)"?(\s*+:\s*+)?', re.DOTALL)
+_JSON_SCALAR = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[^\s,"{}\[\]]++', re.DOTALL)
+_JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|([{\[])|[}\]]', re.DOTALL)
+
+
+def redact_string(text: str, is_secret: IsSecret) -> str:
+    """Any text, as what it looks like: JSON, a form, a URL; or words some of which are URLs."""
+    if "=" not in text and "@" not in text and '"' not in text:
+        return text
+    if _JSON.match(text):
+        return _redact_json(text, is_secret)
+    if _FORM.match(text):
+        return redact_query(text, is_secret)
+    if _URL.match(text):
+        return redact_url(text, is_secret)
+    if "=" in text and ("?" in text or "#" in text):
+        text = _URL_IN_TEXT.sub(lambda match: redact_url(match[0], is_secret), text)
+    return _without_passwords(text)
+
+
+def redact_query(query: str, is_secret: IsSecret) -> str:
+    """A query string or a form."""
+    query = _without_passwords(query)
+    return _PAIR.sub(partial(_redact_pair, is_secret), query) if "=" in query or "%" in query else query
+
+
+def _redact_pair(is_secret: IsSecret, match: re.Match[str]) -> str:
+    """What stands between two ``&``. A secret in it goes on to the next ``;`` with a pair behind it, or to the end."""
+    pair, done = match[0], 0
+    parts: list[str] = []
+    while done < len(pair):
+        start = next((name.end() for name in _NAME.finditer(pair, done) if is_secret(_decoded(name[1]))), None)
+        if start is None:
+            break
+        following = _NEXT_PAIR.search(pair, start)
+        parts += (pair[done:start], REDACTED)
+        done = following.start() if following else len(pair)
+    return "".join((*parts, pair[done:])) if parts else pair
+
+
+def _decoded(name: str) -> str:
+    if "%" in name or "+" in name:
+        name = shortened(name)
+        for _ in range(4):  # what is quoted in a URL that is quoted
+            name = unquote_plus(name)
+    return name
+
+
+def shortened(name: str) -> str:
+    """Start and end of a name that is too long to be one: a text that has a ``=`` somewhere."""
+    return name if len(name) <= 1000 else f"{name[:500]}.{name[-500:]}"
+
+
+def redact_url(url: str, is_secret: IsSecret) -> str:
+    """A URL: password, parameters (``;jsessionid=…``), query, fragment."""
+    head, hash_mark, fragment = _without_passwords(url).partition("#")
+    path, question_mark, query = head.partition("?")
+    base, semicolon, parameters = path.partition(";")
+    texts = [redact_query(text, is_secret) for text in (parameters, query, fragment)]
+    return f"{base}{semicolon}{texts[0]}{question_mark}{texts[1]}{hash_mark}{texts[2]}"
+
+
+def _without_passwords(text: str) -> str:
+    if "@" not in text or "//" not in text:
+        return text
+    return _UNQUOTED.sub(rf"\1{REDACTED}@", _AUTHORITY.sub(_without_password, text))
+
+
+def _without_password(match: re.Match[str]) -> str:
+    user_info, _, host = match[1].rpartition("@")
+    user, colon, _ = user_info.partition(":")
+    return f"//{user}:{REDACTED}@{host}" if colon else match[0]
+
+
+def _redact_json(text: str, is_secret: IsSecret) -> str:
+    """JSON, complete or not. Its bytes stay as they are, but for secrets, which become strings."""
+    parts: list[str] = []
+    done = position = 0
+    while match := _JSON_STRING.search(text, position):
+        (start, end), position = match.span(1), match.end()
+        shown = content = match[1]
+        if match[2] is None:
+            shown = redact_string(content, is_secret)
+        elif is_secret(_json_decoded(content)):
+            start, end = position, _json_value_end(text, position)
+            content = text[start:end]
+            shown = content if content in ("", "null", "true", "false") else f'"{REDACTED}"'
+            position = end
+        if shown != content:
+            parts += (text[done:start], shown)
+            done = end
+    return "".join((*parts, text[done:])) if parts else text
+
+
+def _json_decoded(name: str) -> str:
+    if "\\" not in name:
+        return name
+    try:
+        return cast(str, json.loads(f'"{name}"', strict=False))
+    except ValueError:
+        return name
+
+
+def _json_value_end(text: str, start: int) -> int:
+    if not text.startswith(("{", "["), start):
+        scalar = _JSON_SCALAR.match(text, start)
+        return scalar.end() if scalar else start
+    depth = 0
+    for match in _JSON_BRACKET.finditer(text, start):
+        if match[0][0] != '"':
+            depth += 1 if match[1] else -1
+            if not depth:
+                return match.end()
+    return len(text)
+
+
+def redact_matches(text: str, pattern: re.Pattern[str]) -> str:
+    """Any text, without what group 1 of the pattern matched, or all of it where there is no such group.
+
+    Matches of nothing, and of what is redacted already, change nothing.
+    """
+    parts: list[str] = []
+    done = 0
+    for match in pattern.finditer(text):
+        start, end = match.span(1) if pattern.groups and match[1] is not None else match.span()
+        marker = text.rfind("[", max(0, start - len(REDACTED)), start + 1)
+        if start == end or (marker >= 0 and text.startswith(REDACTED, marker) and end <= marker + len(REDACTED)):
+            continue
+        if not parts or start > done:  # what lies side by side is one; a group in a look-ahead may overlap
+            parts += (text[done:start], REDACTED)
+        done = max(done, end)
+    return "".join((*parts, text[done:])) if parts else text
