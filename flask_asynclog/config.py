@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from flask_asynclog import parse
+from flask_asynclog.redaction import DEFAULT_NAMES
 from flask_asynclog.values import show
 
 PREFIX = "ASYNCLOG_"
@@ -72,7 +73,8 @@ class Settings:
     )
     format: str | logging.Formatter = _option(
         "text", parse.line_format, type="str or Formatter",
-        allowed='"text", "json", a %-format such as "%(asctime)s %(message)s", or a logging.Formatter',
+        allowed='"text", "json", "ecs", "logfmt", "combined", a %-format such as "%(asctime)s %(message)s", '
+        "or a logging.Formatter",
         help="How a record becomes a line.",
     )
     max_bytes: int = _option(
@@ -132,6 +134,43 @@ class Settings:
         (), parse.path_globs, type="names", allowed='a list of paths or shell patterns: "/healthz", "/static/*"',
         shared=False, help="Requests to these paths make no request records.",
     )
+    client_error_level: int = _option(
+        logging.WARNING, parse.level, type="str or int", allowed="a level name or a number from 0", shared=False,
+        help="Level of Response records with a status from 400 to 499; from 500 on it is ERROR.",
+    )
+    slow_threshold: float | None = _option(
+        None, parse.optional(parse.seconds(0, 86_400)), type="float or None", allowed="0 to 86400 seconds, or None",
+        shared=False, help="A response that takes as long, or longer, is a WARNING at least.",
+    )
+    sample_rate: float = _option(
+        1.0, parse.share, type="float", allowed="0 to 1", shared=False,
+        help="Share of the requests that make request records; failed and slow ones always do.",
+    )
+    buffer_level: int | None = _option(
+        None, parse.optional(parse.level), type="str, int or None",
+        allowed="a level name, or a number from 0, below ASYNCLOG_LEVEL; or None",
+        help="Records from this level on are held for their request, and written if it fails or is slow.",
+    )
+    buffer_size: int = _option(
+        1000, parse.integer(1, 1_000_000), type="int", allowed="1 to 1000000 records",
+        help="Records held for one request; the oldest go first.",
+    )
+    redact: tuple[str, ...] = _option(
+        DEFAULT_NAMES, parse.secret_names, type="names", allowed='a list of names; "..." stands for the default ones',
+        help="Names whose values become [REDACTED]: of parameters, headers, extra and bound values.",
+    )
+    redact_patterns: tuple[re.Pattern[str], ...] = _option(
+        (), parse.patterns, type="list", allowed="regular expressions that match no empty text",
+        help="What they match becomes [REDACTED], or their first group; in messages, tracebacks and values.",
+    )
+    request_headers: tuple[str, ...] = _option(
+        (), parse.headers, type="names", allowed="a list of header names", shared=False,
+        help="Request headers that the formats with fields show.",
+    )
+    response_headers: tuple[str, ...] = _option(
+        (), parse.headers, type="names", allowed="a list of header names", shared=False,
+        help="Response headers that the formats with fields show.",
+    )
     request_id_header: str | None = _option(
         "X-Request-ID", parse.header, type="str or None", allowed="a header name, or None for no request ids",
         shared=False, help="Header that carries the request id, echoed on the response.",
@@ -141,7 +180,7 @@ class Settings:
         help="Take the client's id if it is 1 to 128 of A-Z a-z 0-9 . _ -",
     )
     console: bool | None = _option(
-        None, parse.optional_boolean, type="bool or None", allowed="true, false or None",
+        None, parse.optional(parse.boolean), type="bool or None", allowed="true, false or None",
         help="Also write to stderr; None: only in debug mode or on a terminal.",
     )
 
@@ -169,6 +208,11 @@ class Settings:
             raise ConfigError(
                 f"{PREFIX}BACKUP_COUNT=0 is not allowed with {PREFIX}MAX_BYTES={settings.max_bytes}: rotation would "
                 f"erase the live log. Keep at least 1 backup, or set {PREFIX}MAX_BYTES=0 to never rotate."
+            )
+        if settings.buffer_level is not None and settings.buffer_level >= settings.level:
+            raise ConfigError(
+                f"{PREFIX}BUFFER_LEVEL={logging.getLevelName(settings.buffer_level)} is not below {PREFIX}LEVEL="
+                f"{logging.getLevelName(settings.level)}: records from {PREFIX}LEVEL on are written anyway"
             )
         return settings
 
@@ -215,6 +259,8 @@ def option_table() -> dict[str, Option]:
 
 #: Options on which all who name the same file have to agree.
 SHARED_OPTIONS = frozenset(name for name, option in option_table().items() if option.shared) - {"filename"}
+#: Those of a handler without an app.
+HANDLER_OPTIONS = SHARED_OPTIONS - {"buffer_level", "buffer_size"}
 
 
 def _parse(name: str, value: object, table: dict[str, Option]) -> object:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
-from flask_asynclog.formatters import TextFormatter
-from flask_asynclog.records import Entry, complete, render, restore
+from flask_asynclog.records import Entry, complete, redact, render, restore
+from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import Once, say
 from flask_asynclog.stats import Tally
+from flask_asynclog.textformat import TextFormatter
 from flask_asynclog.values import show_error
 
 #: Records formatted before the GIL is given away. A thread that returns from I/O waits for the formatter up to the
@@ -99,6 +100,8 @@ class Delivery:
         self._wait = wait
         self._once = Once()
         self._broken_since: dict[BatchHandler, float] = {}
+        #: Takes secrets out of what comes; ``None``: nothing does.
+        self.redactor: Redactor | None = None
         #: Indexes of the records of this batch that were given up for lack of time.
         self._unsent: set[int] = set()
         self._give_up_at = math.inf
@@ -147,7 +150,7 @@ class Delivery:
         for first in range(0, len(batch), SLICE_RECORDS):
             if first:
                 self._pause()
-            part = _Slice(batch[first : first + SLICE_RECORDS], first)
+            part = _Slice(self._redacted(batch[first : first + SLICE_RECORDS]), first)
             for handler, takes_lines in self._handlers:
                 if takes_lines:
                     lines = staged.setdefault(cast(Any, handler), _Lines())
@@ -160,6 +163,10 @@ class Delivery:
                 failed |= self._write(staged)
                 staged, size = {}, 0
         return failed | self._write(staged)
+
+    def _redacted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        redactor = self.redactor
+        return entries if redactor is None else [redact(entry, redactor) for entry in entries]
 
     def _hand_over(self, handler: logging.Handler, part: _Slice, failed: set[int]) -> None:
         for index, record in enumerate(part.records, part.first):

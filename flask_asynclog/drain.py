@@ -17,6 +17,7 @@ from flask_asynclog.flushes import Flushes
 from flask_asynclog.native import Signal, get_ident, sleep
 from flask_asynclog.queue import Mark, RecordQueue
 from flask_asynclog.records import Entry, own_record, restore
+from flask_asynclog.redaction import Redactor
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
@@ -92,6 +93,10 @@ class Drain:
     def add_handler(self, handler: logging.Handler) -> None:
         """See `BatchQueueListener.add_handler`."""
         self._delivery.add_handler(handler)
+
+    def redact(self, redactor: Redactor | None) -> None:
+        """Take secrets out of what comes, from now on."""
+        self._delivery.redactor = redactor
 
     # Whoever drains.
 

@@ -65,6 +65,7 @@ class EventLogger:
             and not logger.filters
             and not handler.filters
             and levelno >= handler.level
+            and levelno >= handler.hold_below
             and logger.isEnabledFor(levelno)
             and Logger.callHandlers is _call_handlers
             and logging.getLogRecordFactory() is logging.LogRecord

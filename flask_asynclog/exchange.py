@@ -1,41 +1,72 @@
-"""One request and its response: what their two records tell, and the records themselves.
+"""One request and its response: what their two records tell.
 
 Filled on the request's thread, by `hooks`; rendered where the records are written. By then nothing changes.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
-import re
 import threading
+from collections.abc import Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any, Protocol
 
 from flask import Request
-from werkzeug.sansio.utils import get_current_url, get_host
 
-from flask_asynclog.context import Context
-from flask_asynclog.records import CONTEXT, EVENT, Event
+from flask_asynclog import fields
+from flask_asynclog.context import Context, Span
+from flask_asynclog.exchangerecord import ExchangeRecord
+from flask_asynclog.held import HeldRecords
+from flask_asynclog.records import Event
+from flask_asynclog.redaction import Redactor
+from flask_asynclog.tracing import parse_traceparent
+from flask_asynclog.urls import Target
 from flask_asynclog.values import IMMUTABLE
 
-#: Characters of a URL that nobody has to quote, or to decode.
-_plain = re.compile(r"[\w/.~!$&'()*+,:;=@-]*", re.ASCII).fullmatch
-_plain_query = re.compile(rb"[\w/.~!$&'()*+,:;=@?-]*").fullmatch
-#: `logging` counts ``relativeCreated`` from here, seconds since the epoch.
-_sample = logging.makeLogRecord({})
-_STARTED = _sample.created - _sample.relativeCreated / 1000
+#: What is kept of the environment, in this order; then come the headers that the options name.
+_KEYS = (
+    "HTTP_HOST", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
+    "HTTP_TRACEPARENT",
+)  # fmt: skip
+_HOST, _PROTOCOL, _CLIENT, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
 
 
 class Source:
-    """Whose exchanges they are: those of one app. Does not keep the app alive."""
+    """Whose exchanges they are: those of one app, and how it wants them told. Does not keep the app alive.
 
-    def __init__(self, logger: str) -> None:
-        #: Name of the logger of their records.
+    :param logger: name of the logger of their records.
+    :param redactor: takes secrets out.
+    :param request_headers: names of headers that are told, too.
+    :param client_error_level: level of responses with a status from 400 to 499.
+    :param slow_threshold: seconds; a slower response is a WARNING.
+    :param sample_rate: share of requests that are logged.
+    """
+
+    def __init__(
+        self,
+        logger: str,
+        *,
+        redactor: Redactor | None = None,
+        request_headers: Sequence[str] = (),
+        client_error_level: int = logging.WARNING,
+        slow_threshold: float | None = None,
+        sample_rate: float = 1.0,
+    ) -> None:
         self.logger = logger
+        self.redactor = Redactor() if redactor is None else redactor
+        self.request_headers = tuple(name.lower() for name in request_headers)
+        self.client_error_level = client_error_level
+        self.slow_threshold = float("inf") if slow_threshold is None else slow_threshold
+        self.sample_rate = sample_rate
+        #: What is to be kept of an environment.
+        self.keys = (*_KEYS, *map(_environ_key, self.request_headers))
+
+
+def _environ_key(header: str) -> str:
+    key = header.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
 class ExchangeEvent(Event, Protocol):
@@ -62,16 +93,29 @@ class Exchange(Context):
     drains = None
     #: Whether `begin` was called.
     begun = False
-    #: Whether there is nothing more to log.
+    #: Whether the response is known, or that there is none.
     responded = False
+    #: Whether it is to make no records.
+    silent = False
+    #: Whether it is among those that are logged in any case.
+    sampled = True
     #: Whether records of it come to our queue only, see `EventLogger.alone`.
     alone = False
-    #: Of an exception that nobody handled, ``TYPE: text``, and its type.
+    #: Whether all of the response is there when it is handed over.
+    ordinary = False
+    #: Status and `Content-Length` of a response that is still to be sent.
+    to_come: tuple[str, str | None, Sequence[tuple[str, str]]] | None = None
+    #: Of an exception that nobody handled, ``TYPE: text``, its type and text.
     error: str | None = None
     error_type: str | None = None
+    error_message: str | None = None
     #: The thread it runs on, its number and its name; ``None``: nobody wants to know.
     thread: int | None = None
     thread_name: str | None = None
+    #: The user who is logged in, as far as the view knows.
+    user: str | None = None
+    #: Records below the normal level, until it is known whether they are wanted.
+    held: HeldRecords | None = None
     #: The context variables of the request, for a record that is made when they are gone.
     variables: Variables | None = None
 
@@ -86,16 +130,16 @@ class Exchange(Context):
         """Keep what is to be logged of ``request``; with ``thread``, also which one it runs on."""
         self.begun = True
         self.method = request.method
-        self.path = path = request.path
-        #: What `url` is made of.
-        self.target: tuple[str, str | None, tuple[str, int | None] | None, str, str, bytes] = (
+        self.path = request.path
+        self.rule = request.url_rule
+        #: What `url` is made of, beside host and path.
+        self.origin_form: tuple[str, tuple[str, int | None] | None, str, bytes] = (
             request.scheme,
-            request.environ.get("HTTP_HOST"),
             request.server,
             request.root_path,
-            path,
             request.query_string,
         )
+        self.sent: tuple[Any, ...] = tuple(map(request.environ.get, self.source.keys))
         if thread:
             self.note_thread()
         self.variables = copy_context()
@@ -105,9 +149,18 @@ class Exchange(Context):
         self.thread = threading.get_ident()
         self.thread_name = threading.current_thread().name
 
+    def note_error(self, error: BaseException, shown: str, text: str) -> None:
+        """Keep an exception that nobody handled."""
+        self.error, self.error_type, self.error_message = shown, type(error).__qualname__, text
+
     @property
     def exchange(self) -> Exchange:
         """Itself, as of `ExchangeEvent`."""
+        return self
+
+    @property
+    def context(self) -> Context:
+        """Itself, as of `Event`."""
         return self
 
     @property
@@ -120,7 +173,11 @@ class Exchange(Context):
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
-        return {"http.request.method": self.method, "url.path": self.path}
+        known = fields.read_all(fields.REQUEST, self)
+        for name, value in zip(self.source.request_headers, self.sent[len(_KEYS) :], strict=False):
+            if value is not None:
+                known[f"http.request.header.{name}"] = [self.source.redactor.value(name, value)]
+        return known
 
     def record(self) -> logging.LogRecord:
         """The ``Request`` record."""
@@ -132,142 +189,119 @@ class Exchange(Context):
         return f" id={self.request_id}" if self.request_id else ""
 
     @property
-    def url(self) -> str:
-        """All of the URL, without control characters."""
-        scheme, host, server, root_path, path, query = self.target
-        base = _base_url(scheme, host, server)
-        if _plain(path) and (not root_path or _plain(root_path)):
-            if not query:
-                return f"{base}{root_path}{path}"
-            if _plain_query(query):
-                return f"{base}{root_path}{path}?{query.decode()}"
-        # Quoted without a host, whatever that is made of.
-        quoted = get_current_url("http", "h", root_path, path, query)
-        return f"{base}{quoted.removeprefix('http://h')}"
+    def holder(self) -> HeldRecords | None:
+        """See `Context.holder`."""
+        return self.held
 
-
-@functools.lru_cache(256)
-def _base_url(scheme: str, host_header: str | None, server: tuple[str, int | None] | None) -> str:
-    try:
-        host = get_host(scheme, host_header, server)
-        return get_current_url(scheme, host)[:-1]
-    except Exception:  # as of a host that is no IPv6 address: shown as it came
-        return f"{scheme}://{host_header}"
-
-
-@functools.lru_cache(1)
-def _process_name(pid: int) -> str | None:
-    """What `multiprocessing` calls this process; a record knows."""
-    return logging.makeLogRecord({}).processName
-
-
-class Outcome:
-    """The response of an exchange; and the event that it is ready, or that there is none."""
-
-    __slots__ = ("created", "exchange", "levelno", "seconds", "size", "status")
-
-    message: str = "Response %s"
-    function: str = "start_response"
-
-    def __init__(self, exchange: Exchange, status: str, size: str | None) -> None:
-        self.exchange = exchange
-        #: ``200 OK``.
-        self.status = status
-        #: Bytes of the body, as of the header; ``None``: not known.
-        self.size = size
-        self.levelno = logging.INFO if exchange.error is None else logging.ERROR
-        #: From the coming of the request.
-        self.seconds = seconds = perf_counter() - exchange.started
-        self.created = exchange.created + seconds
+    # The parts, by the names that `fields` reads them by.
 
     @property
-    def name(self) -> str:
-        """Of the logger."""
-        return self.exchange.source.logger
+    def target(self) -> Target:
+        """What it is for."""
+        scheme, server, root_path, query = self.origin_form
+        return Target(scheme, self.sent[_HOST], server, root_path, self.path, query)
+
+    @property
+    def url(self) -> str:
+        """All of the URL, without control characters and secrets."""
+        target = self.target
+        url = f"{target.base}{target.relative}"
+        return self.source.redactor.url(url) if target.query or self.source.redactor.patterns else url
+
+    @property
+    def request_target(self) -> str:
+        """Path and query as they stand in the request's first line, without secrets."""
+        target = self.target
+        return self.source.redactor.url(target.relative) if target.query else target.relative
+
+    @property
+    def span(self) -> Span | None:
+        """OpenTelemetry's, or that of the ``traceparent`` header."""
+        if self.own_span is None and self.begun:
+            header = self.sent[_TRACEPARENT]
+            return parse_traceparent(header) if header else None
+        return self.own_span
+
+    @property
+    def query(self) -> str:
+        """The query string, without secrets."""
+        query = self.origin_form[3].decode("utf-8", "backslashreplace")
+        return self.source.redactor.query(query) if query else query
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return self.origin_form[0]
+
+    @property
+    def route(self) -> str | None:
+        """The rule that the path matched."""
+        return None if self.rule is None else self.rule.rule
+
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint of the view."""
+        return None if self.rule is None else str(self.rule.endpoint)
+
+    @property
+    def blueprint(self) -> str | None:
+        """The blueprint of the view."""
+        return (self.endpoint or "").rpartition(".")[0] or None
+
+    @property
+    def client(self) -> str | None:
+        """Address of the client, as ``request.remote_addr``."""
+        return self.sent[_CLIENT] or None
+
+    @property
+    def remote_user(self) -> str | None:
+        """The user whom the server has checked."""
+        return self.sent[_USER] or None
+
+    @property
+    def user_agent(self) -> str | None:
+        """What the client calls itself."""
+        return self._patterns(self.sent[_USER_AGENT])
+
+    @property
+    def referer(self) -> str | None:
+        """Where the client comes from, without secrets."""
+        referer: str = self.sent[_REFERER]
+        return self.source.redactor.url(referer) if referer else None
+
+    @property
+    def server_address(self) -> str | None:
+        """Name or address of the server, as the client called it."""
+        return self.target.address
+
+    @property
+    def server_port(self) -> int | None:
+        """The port that the client called."""
+        return self.target.port
+
+    @property
+    def protocol(self) -> str:
+        """``HTTP/1.1``."""
+        return self.sent[_PROTOCOL] or ""
+
+    @property
+    def protocol_version(self) -> str | None:
+        """``1.1``."""
+        return self.protocol.removeprefix("HTTP/") or None
 
     @property
     def body_size(self) -> int | None:
-        """Bytes of the body, where they are known."""
-        if self.size is not None and self.size.isdecimal():
-            return int(self.size)
-        return 0 if self.status.startswith(("1", "204", "304")) else None
+        """Bytes of the request's body, as of its header."""
+        return number_of(self.sent[_LENGTH])
 
-    def __str__(self) -> str:
-        exchange, size = self.exchange, self.body_size
-        text = f"{self.status} {exchange.method} {exchange.path} {self.seconds * 1000:.2f}ms"
-        if size is not None:
-            text += f" {size}B"
-        text += exchange.suffix
-        return text if exchange.error is None else f"{text} {exchange.error}"
-
-    def fields(self) -> dict[str, object]:
-        """By OpenTelemetry's names; the duration in seconds."""
-        exchange, size = self.exchange, self.body_size
-        fields: dict[str, object] = {
-            "http.response.status_code": int(self.status[:3]),
-            "http.server.request.duration": round(self.seconds, 6),
-        }
-        if size is not None:
-            fields["http.response.body.size"] = size
-        if exchange.error is not None:
-            fields["error.type"] = exchange.error_type
-        fields.update(exchange.fields())
-        return fields
-
-    def record(self) -> logging.LogRecord:
-        """The ``Response`` record."""
-        return ExchangeRecord(self)
+    def _patterns(self, text: str | None) -> str | None:
+        return self.source.redactor.text(text) if text else None
 
 
-class ExchangeRecord(logging.LogRecord):
-    """A record of an `ExchangeEvent`, made without the walk up the stack that finds the place of a logging call.
-
-    What the event tells can be had by name, ``getattr(record, "http.response.status_code")``, and costs nothing until
-    somebody asks.
-    """
-
-    def __init__(self, event: ExchangeEvent) -> None:
-        # Each of them, in one order: all these records, and their copies, share one table of names.
-        exchange = event.exchange
-        self.name = event.name
-        self.msg = event.message
-        self.args = (event,)
-        self.levelname = logging.getLevelName(event.levelno)
-        self.levelno = event.levelno
-        self.pathname = __file__
-        self.filename = _FILE
-        self.module = _MODULE
-        self.exc_info = None
-        self.exc_text = None
-        self.stack_info = None
-        self.lineno = _LINE
-        self.funcName = event.function
-        self.created = created = event.created
-        self.msecs = float(int((created - int(created)) * 1000))
-        self.relativeCreated = (created - _STARTED) * 1000
-        self.thread = exchange.thread
-        self.threadName = exchange.thread_name
-        self.process = os.getpid()
-        self.processName = _process_name(self.process)
-        for name in _OTHERS:
-            setattr(self, name, None)
-        self._asynclog_event = event
-        self._asynclog_context = exchange
-
-    def __getattr__(self, name: str) -> Any:
-        fields = self.__dict__
-        if not name.startswith("_") and EVENT in fields:
-            if name == "request_id" and fields[CONTEXT].request_id is not None:
-                return fields[CONTEXT].request_id
-            known = fields[EVENT].fields()
-            if name in known:
-                return known[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+def number_of(text: str | None) -> int | None:
+    """The number that a header has, if it has one."""
+    # No number of bytes has more digits; and Python refuses to read thousands of them.
+    return int(text) if text and len(text) < 20 and text.isascii() and text.isdecimal() else None
 
 
-_FILE = os.path.basename(__file__)
-_MODULE = _FILE.removesuffix(".py")
-_LINE = Exchange.record.__code__.co_firstlineno
-#: What newer Pythons have in a record, beside what is set here.
-_OTHERS = [name for name in vars(_sample) if name not in ExchangeRecord.__init__.__code__.co_names]
-IMMUTABLE.update({Exchange, Outcome})
+IMMUTABLE.add(Exchange)

@@ -12,35 +12,52 @@ import stat
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from gunicorn import glogging
 
-from flask_asynclog.config import SHARED_OPTIONS, Settings
+from flask_asynclog.config import HANDLER_OPTIONS, Settings
 from flask_asynclog.escaping import escape
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.handlers import AsyncRotatingFileHandler
+from flask_asynclog.redaction import Redactor
 
 #: ``access_log_format`` that makes JSON lines.
 JSON = "json"
 #: The options that are about a file and its queue.
-_OPTIONS = SHARED_OPTIONS - {"format", "level", "console"}
+_OPTIONS = HANDLER_OPTIONS - {"format", "level", "console"}
 
 
 class EscapedAtoms(glogging.SafeAtoms):
-    r"""The values of an access line, escaped when they are used, so that a client can forge neither line nor field.
+    r"""The values of an access line, without secrets and escaped when they are used: a client forges no line, no field.
 
     Control characters as in all our lines (``\n``, ``\x1b``), and ``"`` and ``\`` by a backslash, as Apache does.
     """
 
-    def __init__(self, atoms: dict[str, Any]) -> None:
+    def __init__(self, atoms: dict[str, Any], redactor: Redactor | None = None) -> None:
         dict[str, Any].__init__(self, atoms)
+        self._redactor = Redactor() if redactor is None else redactor
 
     def __getitem__(self, name: str) -> Any:
         value = self.get(name.lower() if name.startswith("{") else name, "-")
         if isinstance(value, str):
+            value = redact_atom(self._redactor, name, value)
             return escape(value.replace("\\", "\\\\").replace('"', '\\"'))
         return value
+
+
+def redact_atom(redactor: Redactor, name: str, value: str) -> str:
+    """The value of an atom, without secrets: of headers and variables by name, of what has a URL in its query."""
+    if name == "r":
+        return " ".join(redactor.url(word) for word in value.split(" "))
+    if name == "q":
+        return redactor.query(value)
+    if name == "f":
+        return redactor.url(value)
+    if name.startswith("{"):
+        return str(redactor.value(name[1:-2], value))
+    return redactor.text(value)
 
 
 class _AccessFormatter(logging.Formatter):
@@ -63,8 +80,6 @@ class Logger(glogging.Logger):
     :raises ConfigError: for an option or a file that cannot be used, when gunicorn starts.
     """
 
-    atoms_wrapper_class = EscapedAtoms
-
     def __init__(self, cfg: Any) -> None:
         self._files: list[AsyncRotatingFileHandler] = []
         super().__init__(cfg)
@@ -75,6 +90,9 @@ class Logger(glogging.Logger):
         settings, given = Settings.from_environment({**os.environ, **cfg.env})
         options = {name: given[name] for name in _OPTIONS.intersection(given)}
         self._excludes = settings.excludes
+        self._redactor = Redactor(settings.redact, settings.redact_patterns)
+        # Of the object rather than of the class: gunicorn calls it, so a function will do.
+        vars(self)["atoms_wrapper_class"] = partial(EscapedAtoms, redactor=self._redactor)
         self._json_access = cfg.access_log_format == JSON
         self._captures = False
         before, self._files = self._files, []
@@ -155,11 +173,12 @@ class Logger(glogging.Logger):
             "http.response.status_code": int(atoms["s"]),
             "http.response.body.size": atoms["B"],
             "http.server.request.duration": request_time.total_seconds(),
-            "http.request.header.referer": atoms["f"],
+            "http.request.header.referer": [atoms["f"]] if atoms["f"] != "-" else None,
             "user_agent.original": atoms["a"],
         }
         present = {name: value for name, value in fields.items() if value not in (None, "", "-")}
-        self.access_log.info('"%s" %s', atoms["r"], atoms["s"], extra=present)
+        request_line = redact_atom(self._redactor, "r", atoms["r"])
+        self.access_log.info('"%s" %s', request_line, atoms["s"], extra=present)
 
 
 def _is_ordinary(path: str) -> bool:

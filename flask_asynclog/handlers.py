@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flask_asynclog.config import SHARED_OPTIONS, ConfigError, Settings, option_table
+from flask_asynclog.config import HANDLER_OPTIONS, ConfigError, Settings, option_table
 from flask_asynclog.pipeline import open_pipeline
 from flask_asynclog.queuehandler import AsyncQueueHandler, accept, filtered
 from flask_asynclog.stats import Stats
@@ -39,10 +39,10 @@ class AsyncRotatingFileHandler(logging.Handler):
 
     def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
         for name in options:
-            if name in option_table() and name not in SHARED_OPTIONS:
+            if name in option_table() and name not in HANDLER_OPTIONS:
                 raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
         settings = Settings.load({}, {"filename": filename, **options})
-        self._decided: frozenset[str] = SHARED_OPTIONS.intersection(options) - {"level"}
+        self._decided: frozenset[str] = HANDLER_OPTIONS.intersection(options) - {"level"}
         self._pipeline = open_pipeline(settings, console=False, decided=self._decided)
         self._closed_once = False
         super().__init__()  # from here on logging knows it, and flushes it at exit

@@ -1,4 +1,4 @@
-"""The request hooks: one record when a request comes in, one when its response goes out.
+"""The request hooks: one record when a request comes in, one when its response has gone out.
 
 Run on the request's thread. A hook never fails a request: its own errors are said once.
 """
@@ -6,24 +6,33 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable
 from contextvars import copy_context
 from functools import partial
+from random import random
+from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, current_app, got_request_exception, request, request_tearing_down
+from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
+from werkzeug.wrappers import Response as BaseResponse
+from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
+from flask_asynclog.body import Sent, StreamedBody, watch_file
+from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
 from flask_asynclog.context import Context, current
 from flask_asynclog.eventlog import EventLogger
-from flask_asynclog.exchange import Exchange, Outcome, Source
+from flask_asynclog.exchange import Exchange, Source
+from flask_asynclog.held import HeldRecords
+from flask_asynclog.outcome import Outcome
 from flask_asynclog.pipeline import Pipeline
+from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
-from flask_asynclog.values import show_error
+from flask_asynclog.tracing import current_span
+from flask_asynclog.values import error_text, show, show_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,31 +44,51 @@ if TYPE_CHECKING:
 _once = Once()
 
 
+def _is_response(value: object) -> bool:
+    return isinstance(value, BaseResponse)  # whatever somebody's after_request returned
+
+
 def _say(where: str, error: Exception) -> None:
     _once.say(f"{where} {type(error)}", f"{where}() failed: {show_error(error)}")
 
 
 class RequestHooks:
-    """The hooks of one app, around three of its methods.
+    """The hooks of one app, around four of its methods.
 
     `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
     between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
-    there it is logged. When Flask hands status and headers over to the server, still in that context, the response is
-    what the client gets, whatever happened on its way: there it is logged, once. Where nothing is handed over, because
-    an exception leaves the app, it is logged at that.
+    there it is logged. ``process_response`` tells whether the response is whole. When Flask hands status and headers of
+    such a one over to the server, still in that context, the response is what the client gets, whatever happened on its
+    way: there it is logged, once. One that is still to be sent is logged at its end, which may be much later. Where
+    nothing is handed over, because an exception leaves the app, it is logged at that.
 
     Methods of the app rather than functions that it calls: for each of those Flask looks whether it is a coroutine,
     which costs a microsecond a request.
     """
 
     def __init__(self, app: Flask, settings: Settings, pipeline: Pipeline, logger: logging.Logger) -> None:
-        self._source = Source(logger.name)
+        self._source = Source(
+            logger.name,
+            redactor=pipeline.redactor,
+            request_headers=settings.request_headers,
+            client_error_level=settings.client_error_level,
+            slow_threshold=settings.slow_threshold,
+            sample_rate=settings.sample_rate,
+        )
         self._pipeline = pipeline
         self._events = EventLogger(logger, pipeline.handler)
         self._accept = self._events.accept
-        self._log_requests = "request" in settings.request_events
+        # A line of the combined format is a response.
+        self._log_requests = "request" in settings.request_events and not isinstance(
+            pipeline.sink.formatter, CombinedFormatter
+        )
         self._log_responses = "response" in settings.request_events
         self._excludes = settings.excludes if settings.exclude_paths else None
+        self._rate = settings.sample_rate
+        self._held = settings.buffer_size if settings.buffer_level is not None else 0
+        self._response_headers = frozenset(name.lower() for name in settings.response_headers)
+        #: Whether there is nothing to decide about a response.
+        self._logs_all = self._log_responses and self._rate >= 1 and not (self._held or self._response_headers)
         self._header = settings.request_id_header or ""
         self._lower_header = self._header.lower()
         self._environ_header = "HTTP_" + self._lower_header.upper().replace("-", "_")
@@ -68,12 +97,14 @@ class RequestHooks:
         self._new_ids = bool(self._header) and not self._trust
         self._by_hand = False
         #: uWSGI does not tell Python of its forks.
-        self._forks_unseen = "uwsgi" in sys.modules
+        self._forks_unseen = "uwsgi" in modules
         got_request_exception.connect(self._on_exception, app)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         self._preprocess_request = app.preprocess_request
         app.preprocess_request = self.preprocess_request  # type: ignore[method-assign]
+        self._process_response = app.process_response
+        app.process_response = self.process_response  # type: ignore[method-assign]
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with its records."""
@@ -85,25 +116,47 @@ class RequestHooks:
         outer = current.get()
         current.set(exchange)
         try:
-            return self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            body = self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            if exchange.responded and exchange.to_come is None:
+                exchange.variables = None
+                return body
+            return self._follow(exchange, environ, body)
         except BaseException as error:
-            if not exchange.responded:
-                self._fail(exchange, environ, error)
+            self._fail(exchange, environ, error)
             raise
         finally:
-            exchange.variables = None
             current.set(outer)
 
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
             exchange = current.get()
+            if type(exchange) is not Exchange and exchange is not None:  # somebody has bound something already
+                exchange = exchange.origin
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._begin_by_hand()
             self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
         except Exception as error:
             _say("preprocess_request", error)
         return self._preprocess_request(*args)
+
+    def process_response(self, response: Response) -> Response:
+        """Do what the app does, and see whether all of the response is there."""
+        try:
+            response = self._process_response(response)
+        finally:  # Flask goes on with an error page that somebody could not process
+            exchange = current.get()
+            if type(exchange) is not Exchange and exchange is not None:
+                exchange = exchange.origin
+            if type(exchange) is Exchange and exchange.source is self._source and _is_response(response):
+                body = type(response.response)
+                exchange.ordinary = not response.direct_passthrough and (
+                    body is list
+                    or body is tuple
+                    # What Werkzeug makes of a page for an error.
+                    or (body is ClosingIterator and "Content-Length" in response.headers)
+                )
+        return response
 
     def _start_response(
         self,
@@ -126,17 +179,91 @@ class RequestHooks:
                 headers.append((self._header, request_id))
             if not exchange.begun:  # Flask had not come so far
                 self._begin(exchange, Request(environ, populate_request=False))
-            if not exchange.responded:
+            if "flask_login" in modules:
+                exchange.user = _user()
+            if exchange.ordinary and not exchange.responded:
                 exchange.responded = True
-                if self._log_responses:
-                    outcome = Outcome(exchange, status, size)
-                    if exchange.alone:
-                        self._accept(outcome, outcome.levelno)
-                    else:
-                        self._events.log(outcome)
+                outcome = Outcome(exchange, status, size, current.get())
+                if exchange.alone and self._logs_all:
+                    self._accept(outcome, outcome.levelno)
+                else:
+                    self._log_outcome(outcome, headers)
+            elif exchange.to_come is not None or not exchange.responded:
+                exchange.responded = True
+                exchange.to_come = status, size, headers
         except Exception as error:
             _say("start_response", error)
         return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+    def _log_outcome(
+        self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
+    ) -> None:
+        """Log what came of a request, unless that is not wanted; in the request's context."""
+        exchange = outcome.exchange
+        if exchange.held is not None:
+            self._settle(exchange, wanted=outcome.notable)
+        if exchange.silent or not self._log_responses:
+            return
+        if not exchange.sampled:
+            if not outcome.notable:
+                return
+            if self._log_requests:  # now that it is known
+                self._log(exchange)
+        if self._response_headers:
+            outcome.headers = [pair for pair in headers if pair[0].lower() in self._response_headers]
+        self._log(outcome, error)
+
+    def _log(self, event: Exchange | Outcome, error: BaseException | None = None) -> None:
+        if error is None and event.exchange.alone:
+            self._accept(event, event.levelno)
+        else:
+            self._events.log(event, error)
+
+    def _settle(self, exchange: Exchange, *, wanted: bool) -> None:
+        assert exchange.held is not None
+        left_out = exchange.held.settle(wanted=wanted)
+        if left_out:
+            text = "%d older records of this request were not held: ASYNCLOG_BUFFER_SIZE=%d"
+            self._pipeline.handler.handle(own_record(text, left_out, self._held))
+
+    def _follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Log a response when it has been sent, which is now where all of it is there."""
+        context = current.get()
+        size = None if exchange.to_come is None else exchange.to_come[1]
+        whole = int(size) if size and size.isdecimal() else None
+        end = partial(self._end, exchange)
+        if isinstance(body, (list, tuple)):
+            end(Sent(sum(map(len, body))))
+            return body
+        return body if watch_file(body, environ, context, whole, end) else StreamedBody(body, context, whole, end)
+
+    def _end(self, exchange: Exchange, sent: Sent) -> None:
+        try:
+            to_come, exchange.to_come = exchange.to_come, None
+            variables, exchange.variables = exchange.variables, None
+            if sent.error is not None:
+                self._keep_error(exchange, sent.error)
+            if to_come is None:
+                if sent.error is None:
+                    return  # no status: it is the server that answers
+                to_come = "500 INTERNAL SERVER ERROR", None, ()
+            status, size, headers = to_come
+            outcome = Outcome(exchange, status, size, current.get())
+            outcome.sent, outcome.aborted = sent.size, sent.aborted
+            if sent.first_byte is not None:
+                outcome.first_byte = sent.first_byte - exchange.started
+            if exchange.alone or variables is None:
+                self._log_outcome(outcome, headers, sent.error)
+            else:  # as if its context were still there, for filters that look at it
+                variables.run(self._log_afterwards, outcome, headers, sent.error)
+        except Exception as error:
+            _say("close", error)
+
+    def _log_afterwards(
+        self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
+    ) -> None:
+        current.set(outcome.context)  # in the copy
+        self._log_outcome(outcome, headers, error)
 
     def _request_id(self, environ: WSGIEnvironment, now: float) -> str | None:
         if not self._header:
@@ -149,11 +276,18 @@ class RequestHooks:
         exchange.begin(request, thread=pipeline.shows_threads)
         if pipeline.reconfigured:
             pipeline.repair()
+        if self._held:
+            exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
-            exchange.responded = True
+            exchange.silent = True
             return
+        if "opentelemetry.trace" in modules:
+            pipeline.queue.be_careful()
+            exchange.own_span = current_span()
         exchange.alone = self._events.alone(logging.INFO)
-        if self._log_requests:
+        if self._rate < 1 and random() >= self._rate:
+            exchange.sampled = False
+        elif self._log_requests:
             if exchange.alone:
                 self._accept(exchange, logging.INFO)
             else:
@@ -164,27 +298,26 @@ class RequestHooks:
         try:
             if not exchange.begun:
                 self._begin(exchange, Request(environ, populate_request=False))
-            if exchange.responded:
+            if exchange.responded and exchange.to_come is None:
                 return
-            exchange.responded = True
+            exchange.responded, exchange.to_come = True, None
             if exchange.error is None:
                 self._keep_error(exchange, error)
-            if self._log_responses:
-                outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None)
-                # As if its context were still there, for filters that look at it.
-                run = exchange.variables.run if exchange.variables is not None else copy_context().run
-                run(self._events.log, outcome, error)
+            outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, current.get())
+            # As if its context were still there, for filters that look at it.
+            run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             _say("wsgi_app", own)
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out."""
-        exchange = current.get()
-        if isinstance(exchange, Exchange):
+        context = current.get()
+        if context is not None and isinstance(exchange := context.origin, Exchange):
             self._keep_error(exchange, exception)
 
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
-        exchange.error, exchange.error_type = show_error(error), type(error).__qualname__
+        exchange.note_error(error, show_error(error), error_text(error))
 
     # A context pushed by hand, and ``preprocess_request`` called in it.
 
@@ -199,7 +332,8 @@ class RequestHooks:
         return exchange
 
     def _end_by_hand(self, app: Flask, **_: object) -> None:
-        exchange = current.get()
+        context = current.get()
+        exchange = None if context is None else context.origin
         if isinstance(exchange, _ExchangeByHand) and exchange.source is self._source:
             current.set(exchange.outer)
 
@@ -208,3 +342,12 @@ class _ExchangeByHand(Exchange):
     """Remembers what to give back at its end."""
 
     outer: Context | None = None
+
+
+def _user() -> str | None:
+    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database."""
+    user = getattr(g, "_login_user", None) if g else None
+    if user is None or not getattr(user, "is_authenticated", False):
+        return None
+    get_id = getattr(user, "get_id", None)
+    return None if get_id is None else show(get_id())

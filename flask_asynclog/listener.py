@@ -16,6 +16,7 @@ from flask_asynclog.drain import Drain
 from flask_asynclog.native import NativeThread, allocate_lock, get_ident, poll
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import Entry
+from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import say
 from flask_asynclog.values import show_error
 
@@ -66,6 +67,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
         super().__init__(cast(Any, queue), *handlers, respect_handler_level=respect_handler_level)
         self.flush_interval = flush_interval
         self.shutdown_timeout = shutdown_timeout
+        self._redactor: Redactor | None = None
         self._reset()
         queue.wake = self.wake
         lifecycle.register(self)
@@ -79,6 +81,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             self.prepare if own_prepare else None,
             respect_handler_level=self.respect_handler_level,
         )
+        self._drain.redact(self._redactor)
         #: Held by whoever drains: the thread, or a caller of `drain`.
         self._draining = allocate_lock()
         self._start_lock = allocate_lock()
@@ -100,6 +103,16 @@ class BatchQueueListener(logging.handlers.QueueListener):
         """Have ``handler`` get the records too, from the next batch on, before the others: their retries take long."""
         self.handlers = (handler, *self.handlers)
         self._drain.add_handler(handler)
+
+    @property
+    def redactor(self) -> Redactor | None:
+        """Takes secrets out of the records before the handlers get them; ``None``, as at first: nothing does."""
+        return self._redactor
+
+    @redactor.setter
+    def redactor(self, redactor: Redactor | None) -> None:
+        self._redactor = redactor
+        self._drain.redact(redactor)
 
     # The start.
 

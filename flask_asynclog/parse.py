@@ -10,9 +10,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
-from flask_asynclog.formatters import TextFormatter
+from flask_asynclog.formatters import FORMATS, TextFormatter
+from flask_asynclog.redaction import DEFAULT_NAMES, squeezed_name
+from flask_asynclog.values import show
 
 
 def boolean(value: object) -> bool:
@@ -24,9 +26,9 @@ def boolean(value: object) -> bool:
     raise ValueError
 
 
-def optional_boolean(value: object) -> bool | None:
-    """The same, or ``None``."""
-    return None if value is None else boolean(value)
+def optional(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    """What ``parse`` takes, or ``None``."""
+    return lambda value: None if value is None else parse(value)
 
 
 def integer(lowest: int, highest: int) -> Callable[[object], int]:
@@ -51,6 +53,11 @@ def seconds(lowest: float, highest: float) -> Callable[[object], float]:
     return checked
 
 
+def share(value: object) -> float:
+    """A part of the whole, from 0 to 1."""
+    return seconds(0, 1)(value)
+
+
 def level(value: object) -> int:
     """The number of a level, given so or by its name."""
     if type(value) is int and value >= 0:
@@ -71,12 +78,12 @@ def choice(*choices: str) -> Callable[[object], str]:
     return checked
 
 
-def names(value: object) -> tuple[str, ...]:
-    """Names in a list, or in one text with commas."""
+def names(value: object, ellipsis: object = ...) -> tuple[str, ...]:
+    """Names in a list, or in one text with commas; ``ellipsis`` is what stands for an ``...`` in a list."""
     if isinstance(value, str):  # an environment variable: "a,b"
         return tuple(name.strip() for name in value.split(","))
     if isinstance(value, Iterable) and not isinstance(value, Mapping):
-        given = tuple(cast("Iterable[object]", value))
+        given = tuple(ellipsis if name is ... else name for name in cast("Iterable[object]", value))
         if all(isinstance(name, str) for name in given):
             return cast("tuple[str, ...]", given)
     raise ValueError
@@ -96,6 +103,48 @@ def path_globs(value: object) -> tuple[str, ...]:
     if not all(glob.startswith(("/", "*")) for glob in given):
         raise ValueError
     return given
+
+
+def secret_names(value: object) -> tuple[str, ...]:
+    """Names whose values are secrets; ``"..."`` among them stands for the default ones."""
+    if value in ("", ...):
+        return DEFAULT_NAMES if value is ... else ()
+    given: dict[str, None] = {}  # in their order, each once
+    for name in names(value, ellipsis="..."):
+        if name == "...":
+            given.update(dict.fromkeys(DEFAULT_NAMES))
+        elif squeezed_name(name):
+            given[str.__str__(name).strip().lower()] = None
+        else:
+            raise ValueError(f"{name!r} is no name: it has neither letter nor digit")
+    return tuple(given)
+
+
+def patterns(value: object) -> tuple[re.Pattern[str], ...]:
+    """Regular expressions, as texts or compiled, in a list; or one of them."""
+    if value == "":
+        return ()
+    if isinstance(value, (str, re.Pattern)):  # no commas: an expression may have them
+        return (_pattern(cast(object, value)),)
+    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError
+    return tuple(_pattern(pattern) for pattern in cast("Iterable[object]", value))
+
+
+def _pattern(value: object) -> re.Pattern[str]:
+    if isinstance(value, str):
+        try:
+            value = re.compile(str.__str__(value))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+    if not isinstance(value, re.Pattern):
+        raise ValueError(f"{show(value)} is no regular expression")
+    pattern = cast("re.Pattern[str]", value)
+    if not isinstance(cast(object, pattern.pattern), str):
+        raise ValueError(f"{pattern.pattern!r} is for bytes; logs are text")
+    if pattern.search(""):
+        raise ValueError(f"{pattern.pattern!r} matches the empty string, which is everywhere")
+    return pattern
 
 
 def path(value: object) -> str:
@@ -133,7 +182,7 @@ def line_format(value: object) -> str | logging.Formatter:
         return value
     if not isinstance(value, str):
         raise ValueError
-    if value in ("text", "json"):
+    if value in FORMATS:
         return value
     if "%(" in value:
         TextFormatter(value)
@@ -159,3 +208,9 @@ def header(value: object) -> str | None:
     if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value)):
         return value  # a token of RFC 9110 §5.1
     raise ValueError
+
+
+def headers(value: object) -> tuple[str, ...]:
+    """Names of headers."""
+    given = () if value == "" else names(value)
+    return tuple(cast(str, header(name)) for name in given)

@@ -13,13 +13,15 @@ from flask_asynclog import lifecycle
 from flask_asynclog.attachment import Attachment
 from flask_asynclog.config import PREFIX, SHARED_OPTIONS, ConfigError, Settings
 from flask_asynclog.console import ConsoleHandler
-from flask_asynclog.formatters import EntryFormatter, JSONFormatter, TextFormatter
+from flask_asynclog.formatters import EntryFormatter, make_formatter
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.queuehandler import AsyncQueueHandler
 from flask_asynclog.records import own_record
+from flask_asynclog.redaction import Redactor
 from flask_asynclog.rotating import BatchRotatingFileHandler
 from flask_asynclog.stats import Stats
+from flask_asynclog.tracing import tracing
 
 _pipelines: dict[str, Pipeline] = {}
 
@@ -91,7 +93,6 @@ class Pipeline:
         self._configure()
         if self._console is None and (console if settings.console is None else settings.console):
             self._console = ConsoleHandler()
-            self._console.setFormatter(TextFormatter())
             self.listener.add_handler(self._console)
         self.users += 1
 
@@ -105,13 +106,22 @@ class Pipeline:
         self.sink.backupCount = settings.backup_count
         self.sink.file_mode = settings.file_mode
         self.sink.lock_timeout = settings.lock_timeout
-        formatter = _formatter(settings.format)
+        formatter = make_formatter(settings.format)
         self.sink.setFormatter(formatter)
         #: Whether the lines tell threads: otherwise nobody has to find out.
         self.shows_threads = not isinstance(formatter, EntryFormatter) or formatter.shows_threads
         self.handler.setFormatter(formatter)  # its formatException runs where the record is made
         # Handlers that share the pipeline have levels of their own.
-        self.handler.setLevel(settings.level if self._decided["level"] else logging.NOTSET)
+        level = settings.level if self._decided["level"] else logging.NOTSET
+        held = settings.buffer_level
+        if held is not None and held < level:
+            self.handler.hold_below, self.handler.level = level, held
+        else:
+            self.handler.hold_below, self.handler.level = logging.NOTSET, level
+        if self.handler.hold_below or tracing():
+            self.queue.be_careful()
+        self.redactor = Redactor(settings.redact, settings.redact_patterns)
+        self.listener.redactor = self.redactor
         self.queue.configure(settings.queue_size, settings.overflow, settings.block_timeout, settings.flush_level)
         self.listener.flush_interval = settings.flush_interval
         self.listener.shutdown_timeout = settings.shutdown_timeout
@@ -177,14 +187,6 @@ class Pipeline:
                 ", ".join(mended),
             )
         )
-
-
-def _formatter(given: str | logging.Formatter) -> logging.Formatter:
-    if isinstance(given, logging.Formatter):
-        return given
-    if given == "json":
-        return JSONFormatter()
-    return TextFormatter() if given == "text" else TextFormatter(given)
 
 
 def _what_to_do(path: str, error: OSError) -> str:

@@ -65,6 +65,8 @@ class RecordQueue:
     ) -> None:
         #: Called, on a caller's thread, when there is something to drain and the listener does not know.
         self.wake: Callable[[], None] = _no_listener
+        #: Whether callers are to look at each record with care rather than just append it, see `AsyncQueueHandler`.
+        self.careful = False
         self._start()
         self.configure(size, overflow, block_timeout, flush_level)
 
@@ -78,7 +80,11 @@ class RecordQueue:
         self._half = max(1, size // 2)
         self._at_work = max(1, self._ordinary_size - 1)
         #: With fewer waiting, any record is just appended.
-        self.easy = 0 if overflow == "drop_old" else self._ordinary_size
+        self.easy = 0 if self.careful or overflow == "drop_old" else self._ordinary_size
+
+    def be_careful(self) -> None:
+        """Have callers look at each record with care from now on."""
+        self.careful, self.easy = True, 0
 
     def reset(self) -> None:
         """Start anew in a forked child, with counters at zero, no listener at work, and none of the parent's records.

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from logging import LogRecord
 from typing import Any, cast
 
-from flask_asynclog.context import current
+from flask_asynclog.context import Context, current
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import CONTEXT, PLAIN, capture, format_by, snapshot
 from flask_asynclog.report import Once
+from flask_asynclog.tracing import in_current_span, tracing
 from flask_asynclog.values import IMMUTABLE, show_error
 
 _once = Once()
@@ -29,6 +30,11 @@ def filtered(handler: logging.Handler, record: logging.LogRecord) -> logging.Log
     return passed if isinstance(passed, logging.LogRecord) else record if passed else None
 
 
+def _context() -> Context | None:
+    context = current.get()
+    return in_current_span(context) if tracing() else context
+
+
 def accept(
     queue: RecordQueue, record: logging.LogRecord, formatter: logging.Formatter | None, *, own: bool = False
 ) -> None:
@@ -37,7 +43,7 @@ def accept(
     :param formatter: makes text of a traceback.
     :param own: whether it makes the line, too.
     """
-    context = current.get()
+    context = _context()
     entry = capture(record, context, formatter)
     if own and formatter is not None:
         format_by(entry, formatter)
@@ -63,6 +69,9 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         super().__init__(cast(Any, queue))
         #: Called when somebody else closes this handler: `logging.config` does so before it reconfigures.
         self.on_close: Callable[[], None] | None = None
+        #: Records below this level are held for the request that runs, see `HeldRecords`, or forgotten. The queue has
+        #: to be a `careful` one then.
+        self.hold_below = logging.NOTSET
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -108,10 +117,19 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         if passed is None:
             return False
         try:
-            accept(self.queue, passed, self.formatter)
+            if passed.levelno < self.hold_below:
+                self._hold(passed)
+            else:
+                accept(self.queue, passed, self.formatter)
         except Exception:
             self.handleError(passed)
         return passed
+
+    def _hold(self, record: logging.LogRecord) -> None:
+        context = _context()
+        holder = None if context is None else context.origin.holder
+        if holder is not None:
+            holder.add(capture(record, context, self.formatter))
 
     def _handle_by_steps(self, record: logging.LogRecord) -> Any:
         passed = filtered(self, record)

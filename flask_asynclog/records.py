@@ -12,6 +12,9 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from flask_asynclog.context import Context, current
+from flask_asynclog.fields import CONTEXT as CONTEXT_FIELDS
+from flask_asynclog.fields import read_all
+from flask_asynclog.redaction import Redactor
 from flask_asynclog.values import IMMUTABLE, error_text, freeze, show, show_error
 
 #: Attributes that every record has, or gets from a formatter; all others came by ``extra``, a filter or a factory.
@@ -58,6 +61,11 @@ class Event(Protocol):
         """Of the logger."""
         ...
 
+    @property
+    def context(self) -> Context:
+        """The one it happened in."""
+        ...
+
     def __str__(self) -> str:
         """What the message says of it."""
         ...
@@ -82,16 +90,16 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
         args = record.args
         if args:
             if type(args) is not tuple:  # a single mapping for %(name)s
-                return snapshot(record, formatter)
+                return snapshot(record, formatter, context)
             for value in args:
                 if type(value) not in IMMUTABLE:
-                    return snapshot(record, formatter)
+                    return snapshot(record, formatter, context)
         fields = record.__dict__.copy()
         if len(fields) == PLAIN and record.__class__ is logging.LogRecord:
             if context is not None:
                 fields[CONTEXT] = context
             return fields
-    return snapshot(record, formatter)
+    return snapshot(record, formatter, context)
 
 
 def format_by(entry: Entry, formatter: logging.Formatter) -> None:
@@ -119,12 +127,17 @@ def restore(entry: Entry) -> logging.LogRecord:
     return entry if isinstance(entry, logging.LogRecord) else entry.record()
 
 
-def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = None) -> logging.LogRecord:
+def snapshot(
+    record: logging.LogRecord, formatter: logging.Formatter | None = None, context: Context | None = None
+) -> logging.LogRecord:
     """A record of the same class with the same content, safe to be formatted on another thread.
 
     The message is rendered here if its arguments may change, mutable ``extra`` values are copied, values bound to the
     request are resolved, and the traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
     Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``.
+
+    :param formatter: makes text of a traceback.
+    :param context: the one it is logged in; ``None``: the current one.
     """
     fields = record.__dict__.copy()
     args = record.args
@@ -134,7 +147,7 @@ def snapshot(record: logging.LogRecord, formatter: logging.Formatter | None = No
         fields.update(_exception_fields(record, formatter or _plain_formatter))
     for name in _added(record, fields):
         fields[name] = freeze(fields[name])
-    context = current.get()
+    context = context or current.get()
     if context is not None:
         fields.setdefault(CONTEXT, context)
     copied: logging.LogRecord = _new(type(record))
@@ -159,16 +172,50 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
 def complete(record: logging.LogRecord) -> logging.LogRecord:
     """The same record, for formatters that know no more than `logging.Formatter` does.
 
-    The request id and the parts of an event become attributes, unless there are such.
+    The ids of the request and its trace, what was bound, and the parts of an event become attributes, unless there are
+    such.
     """
     fields = record.__dict__
     event, context = fields.get(EVENT), fields.get(CONTEXT)
     if event is not None:
         for name, value in event.fields().items():
             fields.setdefault(name, value)
-    if context is not None and context.request_id is not None:
-        fields.setdefault("request_id", context.request_id)
+    if context is not None:
+        for name, value in {**context_fields(context), **context.bound}.items():
+            fields.setdefault(name, value)
     return record
+
+
+def context_fields(context: Context) -> dict[str, object]:
+    """The ids of the request and its trace, by name."""
+    return read_all(CONTEXT_FIELDS, context)
+
+
+def redact(entry: Entry, redactor: Redactor) -> Entry:
+    """The same entry, without secrets: in what was added to the record by name, and in all texts by pattern.
+
+    It is changed itself: no other handler sees it. Events have taken them out themselves.
+    """
+    if not isinstance(entry, (dict, logging.LogRecord)):
+        if entry.context.bound:
+            cast(Any, entry).context = entry.context.redacted(redactor)
+        return entry
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else vars(entry)
+    if redactor.patterns and EVENT not in fields:
+        fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
+    if redactor.patterns and fields["exc_text"]:
+        fields["exc_text"] = redactor.text(fields["exc_text"])
+    if len(fields) > PLAIN:
+        context = fields.get(CONTEXT)
+        if context is not None and context.bound:
+            fields[CONTEXT] = context.redacted(redactor)
+        summary = fields.get(EXCEPTION)
+        if summary is not None and redactor.patterns:
+            fields[EXCEPTION] = ExceptionSummary(summary.type, redactor.text(summary.message))
+        for name in [*islice(fields, PLAIN, None)] if type(entry) is dict else [*fields]:
+            if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
+                fields[name] = redactor.value(name, fields[name])
+    return entry
 
 
 def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 
 from flask_asynclog import AsyncLog, ConfigError
 from flask_asynclog.config import Settings, option_table
+from flask_asynclog.redaction import DEFAULT_NAMES
 
 NAMES = sorted(option_table())
 TYPES: dict[str, Any] = typing.get_type_hints(Settings)
 FORMATTER = logging.Formatter("%(message)s")
+SIXTEEN = re.compile(r"\d{16}")
 
 
 class Text(str):
@@ -63,6 +66,7 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
         ("%(levelname)-8s %(lineno)d %(created)f\t%(message)s", "%(levelname)-8s %(lineno)d %(created)f\t%(message)s"),
         ("100%% %(tenant)s %(message)s", "100%% %(tenant)s %(message)s"),
         (FORMATTER, FORMATTER),
+        *((name, name) for name in ("ecs", "logfmt", "combined")),
     ],
     "max_bytes": [(0, 0), (1, 1), (2**40, 2**40)],
     "backup_count": [(1, 1), (1000, 1000)],
@@ -84,6 +88,21 @@ ACCEPTED: dict[str, list[tuple[object, object]]] = {
     "request_logger": [(None, None), ("", ""), ("access", "access")],
     "request_id_header": [(None, None), ("X-Request-ID", "X-Request-ID"), ("traceparent", "traceparent")],
     "trust_request_id": [(True, True), ("yes", True), ("0", False)],
+    "client_error_level": [("INFO", 20), (30, 30)],
+    "slow_threshold": [(None, None), (0, 0.0), (1.5, 1.5), (86_400, 86_400.0)],
+    "sample_rate": [(0, 0.0), (0.01, 0.01), (1, 1.0)],
+    "buffer_level": [(None, None), ("DEBUG", 10), (0, 0), (19, 19)],
+    "buffer_size": [(1, 1), (1_000_000, 1_000_000)],
+    "redact": [
+        ((), ()),
+        ("", ()),
+        ("a, B", ("a", "b")),
+        (("...", "mine"), (*DEFAULT_NAMES, "mine")),
+        ([..., "mine"], (*DEFAULT_NAMES, "mine")),
+    ],
+    "redact_patterns": [((), ()), ("", ()), ([r"\d{16}"], (SIXTEEN,)), (SIXTEEN, (SIXTEEN,))],
+    "request_headers": [((), ()), ("", ()), ("X-A, X-B", ("X-A", "X-B")), (["X-A"], ("X-A",))],
+    "response_headers": [((), ()), (["Content-Type"], ("Content-Type",))],
     "console": [(None, None), (True, True), ("false", False)],
     "handle_sigterm": [(True, True), ("off", False)],
     "exclude_paths": [((), ()), ("", ()), ("/healthz", ("/healthz",)), (["/a", "*.css"], ("/a", "*.css"))],
@@ -95,7 +114,7 @@ REFUSED: dict[str, list[object]] = {
     "filename": ["", "logs/", None, 1, b"x.log", Path("/"), "a\0b"],
     "level": ["LOUD", "", -1, 10.0, None, True, "10"],
     "loggers": [None, 1, [1], ["a", None], {"a": 1}, b"a", True],
-    "format": ["", "TEXT", "logfmt", "combined", "%(message", "a\n%(message)s", "\x1b[1m%(message)s", None, 1, {}],
+    "format": ["", "TEXT", "common", "%(message", "a\n%(message)s", "\x1b[1m%(message)s", None, 1, {}],
     "max_bytes": [-1, 1.0, "50", "50MB", None, True, 2**63],
     "backup_count": [-1, 1001, 1.5, None, True, 0],
     "file_mode": [0, 0o400, 0o200, 0o1640, 0o100640, "rw-r-----", "888", None, True, 420.0],
@@ -110,6 +129,15 @@ REFUSED: dict[str, list[object]] = {
     "request_logger": [1, b"access", ["access"], True],
     "request_id_header": ["", "X Request", "X-Request-ID:", "X\r\nY", "é", 1, True, ["X"]],
     "trust_request_id": [None, "maybe", 2],
+    "client_error_level": ["LOUD", -1, None, 30.0],
+    "slow_threshold": [-1, 86_401, float("nan"), "1", True],
+    "sample_rate": [-0.1, 1.1, None, "1", True, float("nan")],
+    "buffer_level": ["LOUD", -1, 10.0],
+    "buffer_size": [0, 1_000_001, None, 10.0, True],
+    "redact": [None, 1, [1], ["a", "-"], {"a": 1}],
+    "redact_patterns": [None, 1, ["("], ["a*"], [rb"a"], [1], {"a": 1}],
+    "request_headers": [None, 1, ["X A"], [1], {"X-A": 1}],
+    "response_headers": [None, ["X:A"], True],
     "console": ["maybe", 2, "None", 0.0],
     "handle_sigterm": [None, "maybe", 15],
     "exclude_paths": [None, "healthz", ["/a", "b"], [1], {"/a": 1}],
@@ -120,7 +148,8 @@ def fits(declared: Any, value: object) -> bool:
     """Whether ``value`` is of the type that `Settings` declares."""
     arguments = typing.get_args(declared)
     if typing.get_origin(declared) is tuple:
-        return type(value) is tuple and all(isinstance(item, str) for item in value)
+        item_type = typing.get_origin(arguments[0]) or arguments[0]
+        return type(value) is tuple and all(isinstance(item, item_type) for item in value)
     if arguments:
         return any(fits(argument, value) for argument in arguments)
     if declared in (bool, int, float):
@@ -242,11 +271,12 @@ def test_an_option_in_the_wrong_case_is_told_so(option: str) -> None:
         Settings.load({}, {option: "DEBUG"})
 
 
-@pytest.mark.parametrize("later", ["redact", "sample_rate", "slow_threshold"])
-def test_options_that_do_nothing_yet_are_refused(later: str) -> None:
-    """An option that is accepted and ignored would be a lie."""
-    with pytest.raises(ConfigError, match=f"unknown option ASYNCLOG_{later.upper()}="):
-        Settings.load({f"ASYNCLOG_{later.upper()}": ()}, {})
+@pytest.mark.parametrize("buffer", ["INFO", "ERROR"])
+def test_a_buffer_of_what_is_written_anyway_is_refused(buffer: str) -> None:
+    """The error names both keys."""
+    with pytest.raises(ConfigError, match=f"ASYNCLOG_BUFFER_LEVEL={buffer} is not below ASYNCLOG_LEVEL=INFO"):
+        Settings.load({}, {"buffer_level": buffer})
+    assert Settings.load({}, {"buffer_level": buffer, "level": "CRITICAL"}).buffer_level == logging.getLevelName(buffer)
 
 
 def test_rotation_without_backups_is_refused() -> None:

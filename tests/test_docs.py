@@ -41,6 +41,8 @@ VARIABLE = {
     r"\b[0-9a-f]{32}\b": "ID",
     r"\b\d+\.\d+ms\b": "DURATION",
     r'(?<="process.pid":)\d+': "PID",
+    r'(?<="thread.id":)\d+': "THREAD",
+    r'(?<="code.file.path":")(<string>|/srv/demo/app.py)(?=")': "FILE",
     r"(?<=flask_asynclog\[)\d+": "PID",
     r"( by process \d+)? for more than \d+\.\d s": " for more than N s",  # the holder is known on Linux only
     r"(?<=again, after )\d+\.\d s": "N s",

@@ -1,0 +1,76 @@
+"""The records of requests and responses: like any other to levels, filters, handlers and pytest's ``caplog``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from flask_asynclog.records import CONTEXT, EVENT
+
+if TYPE_CHECKING:
+    from flask_asynclog.exchange import ExchangeEvent
+
+_sample = logging.makeLogRecord({})
+#: `logging` counts ``relativeCreated`` from here, seconds since the epoch.
+_STARTED = _sample.created - _sample.relativeCreated / 1000
+
+
+@functools.lru_cache(1)
+def _process_name(pid: int) -> str | None:
+    """What `multiprocessing` calls this process; a record knows."""
+    return logging.makeLogRecord({}).processName
+
+
+class ExchangeRecord(logging.LogRecord):
+    """A record of an `ExchangeEvent`, made without the walk up the stack that finds the place of a logging call.
+
+    What the event tells can be had by name, ``getattr(record, "http.response.status_code")``, and costs nothing until
+    somebody asks.
+    """
+
+    def __init__(self, event: ExchangeEvent) -> None:
+        # Each of them, in one order: all these records, and their copies, share one table of names.
+        exchange = event.exchange
+        self.name = event.name
+        self.msg = event.message
+        self.args = (event,)
+        self.levelname = logging.getLevelName(event.levelno)
+        self.levelno = event.levelno
+        self.pathname = __file__
+        self.filename = _FILE
+        self.module = _MODULE
+        self.exc_info = None
+        self.exc_text = None
+        self.stack_info = None
+        self.lineno = _LINE
+        self.funcName = event.function
+        self.created = created = event.created
+        self.msecs = float(int((created - int(created)) * 1000))
+        self.relativeCreated = (created - _STARTED) * 1000
+        self.thread = exchange.thread
+        self.threadName = exchange.thread_name
+        self.process = os.getpid()
+        self.processName = _process_name(self.process)
+        for name in _OTHERS:
+            setattr(self, name, None)
+        self._asynclog_event = event
+        self._asynclog_context = event.context
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self.__dict__
+        if not name.startswith("_") and EVENT in fields:
+            if name == "request_id" and fields[CONTEXT].request_id is not None:
+                return fields[CONTEXT].request_id
+            known = fields[EVENT].fields()
+            if name in known:
+                return known[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+_FILE = os.path.basename(__file__)
+_MODULE = _FILE.removesuffix(".py")
+_LINE = ExchangeRecord.__init__.__code__.co_firstlineno
+#: What newer Pythons have in a record, beside what is set here.
+_OTHERS = [name for name in vars(_sample) if name not in ExchangeRecord.__init__.__code__.co_names]

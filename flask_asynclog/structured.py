@@ -1,0 +1,155 @@
+"""Formats with fields: JSON by OpenTelemetry's names or by ECS's, and logfmt.
+
+Run where records are written. Safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import cast
+
+from flask_asynclog import fields
+from flask_asynclog.context import Context
+from flask_asynclog.escaping import escape
+from flask_asynclog.jsonvalues import dumps, json_value
+from flask_asynclog.records import CONTEXT, EVENT, INTERNAL_ATTRIBUTES, STANDARD_ATTRIBUTES, exception_summary
+from flask_asynclog.textformat import EntryFormatter, exception_text
+
+
+class StructuredFormatter(EntryFormatter):
+    """What formats with fields have in common: which fields there are, and the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (-1, "", "")
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """The fields of ``record``, by OpenTelemetry's names; those of `added_fields` are not among them."""
+        record.message = record.getMessage()
+        known: dict[str, object] = {fields.TIMESTAMP.name: self.formatTime(record)}
+        known.update(fields.read_all(fields.RECORD, record))
+        attributes = record.__dict__
+        event, context = attributes.get(EVENT), attributes.get(CONTEXT)
+        if event is None and record.lineno:  # 0 in records that no logging call made
+            known.update(fields.read_all(fields.CODE, record))
+        if context is not None:
+            known.update(fields.read_all(fields.CONTEXT, context))
+            if "request_id" in attributes:  # of somebody who knows better
+                known.pop("request_id", None)
+        exception = exception_summary(record)
+        if exception is not None:
+            known.update(fields.read_all(fields.EXCEPTION, exception))
+        for field, text in (
+            (fields.STACKTRACE, exception_text(self, record)),
+            (fields.STACK, record.stack_info),
+        ):
+            if text:
+                known[field.name] = text
+        if event is not None:
+            known.update(event.fields())
+        return known
+
+    def added_fields(self, record: logging.LogRecord, known: Mapping[str, object]) -> dict[str, object]:
+        """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known``."""
+        attributes = record.__dict__
+        context: Context | None = attributes.get(CONTEXT)
+        added: dict[str, object] = {}
+        values: dict[str, object] = {} if context is None else dict(context.bound)
+        values.update(
+            (name, value)
+            for name, value in attributes.items()
+            if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES
+        )
+        for name, value in values.items():
+            while name in known or name in added:
+                name = f"extra.{name}"  # noqa: PLW2901
+            added[name] = json_value(value)
+        return added
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """ISO 8601 in local time with microseconds and offset; ``datefmt`` has no meaning here."""
+        second = math.floor(record.created)
+        known, text, offset = self._second
+        if known != second:
+            local = time.localtime(second)
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", local)
+            offset = time.strftime("%z", local)
+            offset = f"{offset[:3]}:{offset[3:]}"
+            self._second = (second, text, offset)
+        return f"{text}.{int((record.created - second) * 1_000_000):06d}{offset}"
+
+
+class JSONFormatter(StructuredFormatter):
+    """One JSON object per record, on one line, in UTF-8: fields by OpenTelemetry's names.
+
+    What was bound and every ``extra`` value comes under its own name, or as ``extra.NAME`` where a field has that name.
+    Values that JSON has no type for are shown by `repr`, NaN and infinities are ``null``.
+
+    Uses ``orjson`` when it is installed (the ``fast`` extra), which makes the same bytes.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a JSON object on one line."""
+        known = {
+            name: json_value(value) if type(value) is float else value for name, value in self.fields(record).items()
+        }
+        known.update(self.added_fields(record, known))
+        return dumps(known)
+
+
+#: The version of ECS whose names these are.
+ECS_VERSION = "8.11"
+
+
+class ECSFormatter(StructuredFormatter):
+    """The same by the names of the Elastic Common Schema 8.11, with ``event.duration`` in nanoseconds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a JSON object on one line."""
+        known: dict[str, object] = {}
+        for name, value in self.fields(record).items():
+            field = fields.BY_NAME.get(name)
+            if field is None:
+                known[name] = value
+            elif field.ecs is not None:
+                known[field.ecs or name] = field.to_ecs(value)
+        known["ecs.version"] = ECS_VERSION
+        known.update(self.added_fields(record, known))
+        return dumps({name: json_value(value) if type(value) is float else value for name, value in known.items()})
+
+
+#: What a key of logfmt cannot have: blanks, ``=``, ``"``, and what is no printable ASCII.
+_no_key = re.compile(r"[^!#-<>-~]+")
+#: Values that need no quotes.
+_bare = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
+_LOGFMT_NAMES = {"timestamp": "ts", "message": "msg"}
+
+
+class LogfmtFormatter(StructuredFormatter):
+    r"""``key=value`` pairs by OpenTelemetry's names, with ``ts``, ``level`` in lower case, ``logger`` and ``msg``.
+
+    Values with blanks, ``=``, ``"``, ``\`` or anything but printable ASCII stand in double quotes, with ``"`` and
+    ``\`` escaped by a backslash and control characters as in all lines. Nested values are JSON in quotes.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record on one line."""
+        known = self.fields(record)
+        known["level"] = str(known["level"]).lower()
+        pairs = [
+            (_LOGFMT_NAMES.get(name, name), cast("list[object]", value)[0] if type(value) is list else value)
+            for name, value in known.items()
+        ]
+        pairs += [(_no_key.sub("_", name) or "_", value) for name, value in self.added_fields(record, known).items()]
+        return " ".join(f"{key}={_logfmt_value(value)}" for key, value in pairs)
+
+
+def _logfmt_value(value: object) -> str:
+    text = dumps(cast(object, value)) if value is None or isinstance(value, (bool, dict, list)) else str(value)
+    if _bare(text):
+        return text
+    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
