@@ -12,7 +12,8 @@ import json
 import math
 import pathlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 from flask_asynclog.escaping import escape_json
@@ -52,31 +53,40 @@ def json_value(value: object, depth: int = 0) -> object:
 
     NaN and the infinities are ``null``; what JSON has no type for is text, by `repr` where there is nothing better.
     """
-    if value is None or type(value) in (str, int, bool):
+    if value is None or type(value) in (str, bool):
         return value
-    if isinstance(value, float):
-        if 1e-4 <= abs(value) < 1e16 or not value:
-            return float(value)
-        return _Exponent(value) if math.isfinite(value) else None
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, enum.Enum):
-        return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, (decimal.Decimal, uuid.UUID, pathlib.PurePath)):
-        return str(value)
-    if depth < DEEPEST:
-        if isinstance(value, Mapping):
-            items = cast("Mapping[object, object]", value).items()
-            return {_json_key(key): json_value(item, depth + 1) for key, item in items}
-        if isinstance(value, (list, tuple)):
-            return [json_value(item, depth + 1) for item in cast("Sequence[object]", value)]
-    return show(value)
+    try:
+        if isinstance(value, int):
+            return _json_integer(value)
+        if isinstance(value, float):
+            if 1e-4 <= abs(value) < 1e16 or not value:
+                return float(value)
+            return _Exponent(value) if math.isfinite(value) else None
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, enum.Enum):
+            return str(value)
+        if isinstance(value, (datetime.date, datetime.time)):
+            return value.isoformat()
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "backslashreplace")
+        if isinstance(value, (decimal.Decimal, uuid.UUID, pathlib.PurePath)):
+            return str(value)
+        if depth < DEEPEST:
+            if isinstance(value, Mapping):
+                items = cast("Mapping[object, object]", value).items()
+                return {_json_key(key): json_value(item, depth + 1) for key, item in items}
+            if isinstance(value, (list, tuple, AbstractSet)):
+                return [json_value(item, depth + 1) for item in cast("Iterable[object]", value)]
+        return show(value)
+    except Exception:  # an object that raises when it is looked at
+        return show(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _json_integer(value: int) -> object:
+    # Python writes no integers of thousands of digits in decimal; 617 of them it always does.
+    number = int(value)
+    return number if number.bit_length() <= 2048 else hex(number)
 
 
 def _json_key(key: object) -> str:

@@ -14,7 +14,6 @@ from typing import cast
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
-from flask_asynclog.escaping import escape
 from flask_asynclog.jsonvalues import dumps, json_value
 from flask_asynclog.records import CONTEXT, EVENT, INTERNAL_ATTRIBUTES, STANDARD_ATTRIBUTES, exception_summary
 from flask_asynclog.textformat import EntryFormatter, exception_text
@@ -65,10 +64,15 @@ class StructuredFormatter(EntryFormatter):
             if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES
         )
         for name, value in values.items():
-            while name in known or name in added:
-                name = f"extra.{name}"  # noqa: PLW2901
-            added[name] = json_value(value)
+            shown = self.added_name(name, value)
+            while shown in known or shown in added:
+                shown = f"extra.{shown}"
+            added[shown] = json_value(value)
         return added
+
+    def added_name(self, name: str, value: object) -> str:
+        """What a name of the user's own becomes, unless it is taken."""
+        return name
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """ISO 8601 in local time with microseconds and offset; ``datefmt`` has no meaning here."""
@@ -102,22 +106,36 @@ class JSONFormatter(StructuredFormatter):
 
 
 #: The version of ECS whose names these are.
-ECS_VERSION = "8.11"
+ECS_VERSION = "8.11.0"
+#: What ECS 8.11 has fields below: a value of such a name would make Elasticsearch refuse the whole document.
+_ECS_OBJECTS = frozenset({
+    "agent", "client", "cloud", "container", "data_stream", "destination", "device", "dll", "dns", "ecs", "email",
+    "error", "event", "faas", "file", "group", "host", "http", "labels", "log", "network", "observer", "orchestrator",
+    "organization", "package", "process", "registry", "related", "rule", "server", "service", "source", "span",
+    "threat", "tls", "trace", "transaction", "url", "user", "user_agent", "volume", "vulnerability",
+})  # fmt: skip
 
 
 class ECSFormatter(StructuredFormatter):
-    """The same by the names of the Elastic Common Schema 8.11, with ``event.duration`` in nanoseconds."""
+    """The same by the names of the Elastic Common Schema 8.11, with ``event.duration`` in nanoseconds.
+
+    A value of the name of an ECS object, as of ``extra={"user": 42}``, comes as ``extra.user``; a mapping stays there.
+    """
+
+    def added_name(self, name: str, value: object) -> str:
+        """See `StructuredFormatter.added_name`."""
+        return f"extra.{name}" if name in _ECS_OBJECTS and not isinstance(value, Mapping) else name
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a JSON object on one line."""
-        known: dict[str, object] = {}
+        # First the time, level, message and version, as Elastic's own formatters for Python have them.
+        known: dict[str, object] = {"@timestamp": "", "log.level": "", "message": "", "ecs.version": ECS_VERSION}
         for name, value in self.fields(record).items():
             field = fields.BY_NAME.get(name)
             if field is None:
                 known[name] = value
             elif field.ecs is not None:
                 known[field.ecs or name] = field.to_ecs(value)
-        known["ecs.version"] = ECS_VERSION
         known.update(self.added_fields(record, known))
         return dumps({name: json_value(value) if type(value) is float else value for name, value in known.items()})
 
@@ -132,24 +150,26 @@ _LOGFMT_NAMES = {"timestamp": "ts", "message": "msg"}
 class LogfmtFormatter(StructuredFormatter):
     r"""``key=value`` pairs by OpenTelemetry's names, with ``ts``, ``level`` in lower case, ``logger`` and ``msg``.
 
-    Values with blanks, ``=``, ``"``, ``\`` or anything but printable ASCII stand in double quotes, with ``"`` and
-    ``\`` escaped by a backslash and control characters as in all lines. Nested values are JSON in quotes.
+    Values with blanks, ``=``, ``"``, ``\`` or anything but printable ASCII are JSON strings, which is what go-logfmt
+    reads. Nested values are JSON within such a string; several headers of one name are parted by commas. In names,
+    what a key cannot have is ``_``.
     """
+
+    def added_name(self, name: str, value: object) -> str:
+        """See `StructuredFormatter.added_name`."""
+        return _no_key.sub("_", name) or "_"
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""
-        known = self.fields(record)
-        known["level"] = str(known["level"]).lower()
-        pairs = [
-            (_LOGFMT_NAMES.get(name, name), cast("list[object]", value)[0] if type(value) is list else value)
-            for name, value in known.items()
-        ]
-        pairs += [(_no_key.sub("_", name) or "_", value) for name, value in self.added_fields(record, known).items()]
-        return " ".join(f"{key}={_logfmt_value(value)}" for key, value in pairs)
+        known = {_LOGFMT_NAMES.get(name, name): value for name, value in self.fields(record).items()}
+        known["level"] = str(known.get("level", "")).lower()
+        for name, value in known.items():
+            if type(value) is list:
+                known[name] = ", ".join(map(str, cast("list[object]", value)))
+        known.update(self.added_fields(record, known))
+        return " ".join(f"{key}={_logfmt_value(value)}" for key, value in known.items())
 
 
 def _logfmt_value(value: object) -> str:
     text = dumps(cast(object, value)) if value is None or isinstance(value, (bool, dict, list)) else str(value)
-    if _bare(text):
-        return text
-    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return text if _bare(text) else dumps(text)
