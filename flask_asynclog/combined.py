@@ -26,15 +26,14 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def escape_apache(text: str) -> str:
-    r"""``text`` as Apache's ``ap_escape_logitem`` writes it: ``\"``, ``\\``, ``\n``, ``\xhh`` for each byte.
-
-    Headers come as WSGI has them, one character per byte; what has others is taken as UTF-8.
-    """
+    r"""``text`` in UTF-8 as Apache's ``ap_escape_logitem`` writes it: ``\"``, ``\\``, ``\n``, ``\xhh`` for a byte."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
-    if any(ord(character) > 0xFF for character in text):
-        text = text.encode("utf-8", "surrogatepass").decode("latin-1")
-    return _unsafe.sub(_escaped, text)
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        data = text.encode("utf-8", "surrogatepass")
+    return _unsafe.sub(_escaped, data.decode("latin-1"))
 
 
 def _column(value: str | None) -> str:
@@ -68,10 +67,11 @@ class CombinedFormatter(EntryFormatter):
         exchange = outcome.exchange
         client, user = (_column(value) for value in (exchange.client, exchange.remote_user or outcome.user))
         request = f"{exchange.method} {exchange.request_target} {exchange.protocol or 'HTTP/1.0'}"
+        referer, user_agent = exchange.sent_referer or "-", exchange.sent_user_agent or "-"
         return (
             f"{client} - {user} [{self._time(exchange.created)}] "
-            f'"{escape_apache(request)}" {outcome.status[:3]} {outcome.body_size or "-"} '
-            f'"{escape_apache(exchange.referer or "-")}" "{escape_apache(exchange.user_agent or "-")}"'
+            f'"{escape_apache(request)}" {outcome.code or "-"} {outcome.body_size or "-"} '
+            f'"{escape_apache(referer)}" "{escape_apache(user_agent)}"'
         )
 
     def _time(self, created: float) -> str:

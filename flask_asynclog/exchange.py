@@ -6,6 +6,7 @@ Filled on the request's thread, by `hooks`; rendered where the records are writt
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from contextvars import Context as Variables
@@ -18,55 +19,27 @@ from flask import Request
 from flask_asynclog import fields
 from flask_asynclog.context import Context, Span
 from flask_asynclog.exchangerecord import ExchangeRecord
+from flask_asynclog.headers import decoded, number_of, visible
 from flask_asynclog.held import HeldRecords
 from flask_asynclog.records import Event
-from flask_asynclog.redaction import Redactor
+from flask_asynclog.source import (
+    CLIENT,
+    HOST,
+    KEYS,
+    LENGTH,
+    PROTOCOL,
+    REFERER,
+    TRACEPARENT,
+    USER,
+    USER_AGENT,
+    Source,
+)
 from flask_asynclog.tracing import parse_traceparent
-from flask_asynclog.urls import Target
+from flask_asynclog.urls import Target, quoted_path
 from flask_asynclog.values import IMMUTABLE
 
-#: What is kept of the environment, in this order; then come the headers that the options name.
-_KEYS = (
-    "HTTP_HOST", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
-    "HTTP_TRACEPARENT",
-)  # fmt: skip
-_HOST, _PROTOCOL, _CLIENT, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
-
-
-class Source:
-    """Whose exchanges they are: those of one app, and how it wants them told. Does not keep the app alive.
-
-    :param logger: name of the logger of their records.
-    :param redactor: takes secrets out.
-    :param request_headers: names of headers that are told, too.
-    :param client_error_level: level of responses with a status from 400 to 499.
-    :param slow_threshold: seconds; a slower response is a WARNING.
-    :param sample_rate: share of requests that are logged.
-    """
-
-    def __init__(
-        self,
-        logger: str,
-        *,
-        redactor: Redactor | None = None,
-        request_headers: Sequence[str] = (),
-        client_error_level: int = logging.WARNING,
-        slow_threshold: float | None = None,
-        sample_rate: float = 1.0,
-    ) -> None:
-        self.logger = logger
-        self.redactor = Redactor() if redactor is None else redactor
-        self.request_headers = tuple(name.lower() for name in request_headers)
-        self.client_error_level = client_error_level
-        self.slow_threshold = float("inf") if slow_threshold is None else slow_threshold
-        self.sample_rate = sample_rate
-        #: What is to be kept of an environment.
-        self.keys = (*_KEYS, *map(_environ_key, self.request_headers))
-
-
-def _environ_key(header: str) -> str:
-    key = header.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+#: What a URL with a name and its value, or with a password, has in it.
+_may_tell = re.compile("[=@%]").search
 
 
 class ExchangeEvent(Event, Protocol):
@@ -174,9 +147,10 @@ class Exchange(Context):
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
         known = fields.read_all(fields.REQUEST, self)
-        for name, value in zip(self.source.request_headers, self.sent[len(_KEYS) :], strict=False):
+        for name, value in zip(self.source.request_headers, self.sent[len(KEYS) :], strict=False):
             if value is not None:
-                known[f"http.request.header.{name}"] = [self.source.redactor.value(name, value)]
+                shown = self.source.redactor.value(name, visible(decoded(value)))
+                known[f"http.request.header.{name}"] = [shown]
         return known
 
     def record(self) -> logging.LogRecord:
@@ -199,26 +173,36 @@ class Exchange(Context):
     def target(self) -> Target:
         """What it is for."""
         scheme, server, root_path, query = self.origin_form
-        return Target(scheme, self.sent[_HOST], server, root_path, self.path, query)
+        return Target(scheme, self.sent[HOST], server, root_path, self.path, query)
 
     @property
     def url(self) -> str:
         """All of the URL, without control characters and secrets."""
         target = self.target
         url = f"{target.base}{target.relative}"
-        return self.source.redactor.url(url) if target.query or self.source.redactor.patterns else url
+        return self._without_secrets(url)
 
     @property
     def request_target(self) -> str:
-        """Path and query as they stand in the request's first line, without secrets."""
-        target = self.target
-        return self.source.redactor.url(target.relative) if target.query else target.relative
+        """Path and query as they stood in the request's first line, without secrets."""
+        _, _, root_path, query = self.origin_form
+        target = quoted_path(self._without_secrets(root_path.rstrip("/") + self.path))
+        if query:
+            # A blank would end it there. All else is as it was sent.
+            sent = query.decode("utf-8", "surrogateescape").replace(" ", "%20")
+            target = f"{target}?{self.source.redactor.query(sent)}"
+        return self.source.redactor.text(target)
+
+    @property
+    def shown_path(self) -> str:
+        """The path, decoded, without secrets."""
+        return self._without_secrets(self.path)
 
     @property
     def span(self) -> Span | None:
         """OpenTelemetry's, or that of the ``traceparent`` header."""
         if self.own_span is None and self.begun:
-            header = self.sent[_TRACEPARENT]
+            header = self.sent[TRACEPARENT]
             return parse_traceparent(header) if header else None
         return self.own_span
 
@@ -251,23 +235,34 @@ class Exchange(Context):
     @property
     def client(self) -> str | None:
         """Address of the client, as ``request.remote_addr``."""
-        return self.sent[_CLIENT] or None
+        return self.sent[CLIENT] or None
 
     @property
     def remote_user(self) -> str | None:
         """The user whom the server has checked."""
-        return self.sent[_USER] or None
+        return decoded(self.sent[USER]) or None
 
     @property
     def user_agent(self) -> str | None:
         """What the client calls itself."""
-        return self._patterns(self.sent[_USER_AGENT])
+        return visible(self.sent_user_agent)
+
+    @property
+    def sent_user_agent(self) -> str | None:
+        """The same, with the bytes that are no UTF-8 as surrogates."""
+        text = decoded(self.sent[USER_AGENT])
+        return self.source.redactor.text(text) if text else None
 
     @property
     def referer(self) -> str | None:
         """Where the client comes from, without secrets."""
-        referer: str = self.sent[_REFERER]
-        return self.source.redactor.url(referer) if referer else None
+        return visible(self.sent_referer)
+
+    @property
+    def sent_referer(self) -> str | None:
+        """The same, with the bytes that are no UTF-8 as surrogates."""
+        text = decoded(self.sent[REFERER])
+        return self.source.redactor.url(text) if text else None
 
     @property
     def server_address(self) -> str | None:
@@ -282,7 +277,7 @@ class Exchange(Context):
     @property
     def protocol(self) -> str:
         """``HTTP/1.1``."""
-        return self.sent[_PROTOCOL] or ""
+        return self.sent[PROTOCOL] or ""
 
     @property
     def protocol_version(self) -> str | None:
@@ -292,16 +287,11 @@ class Exchange(Context):
     @property
     def body_size(self) -> int | None:
         """Bytes of the request's body, as of its header."""
-        return number_of(self.sent[_LENGTH])
+        return number_of(self.sent[LENGTH])
 
-    def _patterns(self, text: str | None) -> str | None:
-        return self.source.redactor.text(text) if text else None
-
-
-def number_of(text: str | None) -> int | None:
-    """The number that a header has, if it has one."""
-    # No number of bytes has more digits; and Python refuses to read thousands of them.
-    return int(text) if text and len(text) < 20 and text.isascii() and text.isdecimal() else None
+    def _without_secrets(self, url: str) -> str:
+        redactor = self.source.redactor
+        return redactor.url(url) if redactor.patterns or _may_tell(url) else url
 
 
 IMMUTABLE.add(Exchange)

@@ -70,7 +70,7 @@ CONTEXT = (
 #: Of ``Request`` and ``Response`` records.
 REQUEST = (
     Field("http.request.method", lambda exchange: exchange.method, "method", short="method"),
-    Field("url.path", lambda exchange: exchange.path, "path, decoded", short="path"),
+    Field("url.path", lambda exchange: exchange.shown_path, "path, decoded", short="path"),
     Field("url.query", lambda exchange: exchange.query or None, "query string, redacted", short="query"),
     Field("url.scheme", lambda exchange: exchange.scheme, "``http`` or ``https``", short="scheme"),
     Field("http.route", lambda exchange: exchange.route, "rule that the path matched", short="route"),
@@ -159,16 +159,14 @@ def find(name: str, context: Context | None, event: Any) -> object:
     """The field that a %-format calls ``name``, of a record of ``event`` or logged in ``context``; ``None``: none."""
     if context is None:
         return None
-    value: Any = None
+    value: object = None
     if name in _of_context:
         value = _of_context[name].read(context)
     elif name in _of_request:
         if getattr(context.origin, "begun", False):
             value = _of_request[name].read(context.origin)
-    elif name in _of_response:
-        if hasattr(event, "code"):
-            value = _of_response[name].read(event)
-    else:
-        value = context.bound.get(name)
-    # Headers are lists, of one value here.
-    return cast("list[object]", value)[0] if type(value) is list else value
+    elif name in _of_response and hasattr(event, "code"):
+        value = _of_response[name].read(event)
+    if type(value) is list:  # headers are, of one value here
+        return cast("list[object]", value)[0]
+    return context.bound.get(name) if value is None else value

@@ -24,13 +24,14 @@ from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
 from flask_asynclog.context import Context, current
 from flask_asynclog.eventlog import EventLogger
-from flask_asynclog.exchange import Exchange, Source
+from flask_asynclog.exchange import Exchange
 from flask_asynclog.held import HeldRecords
 from flask_asynclog.outcome import Outcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
+from flask_asynclog.source import Source
 from flask_asynclog.tracing import current_span
 from flask_asynclog.values import error_text, show, show_error
 

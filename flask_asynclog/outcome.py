@@ -11,8 +11,9 @@ from time import perf_counter
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
-from flask_asynclog.exchange import Exchange, number_of
+from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
+from flask_asynclog.headers import number_of
 from flask_asynclog.values import IMMUTABLE
 
 
@@ -104,7 +105,7 @@ class Outcome:
 
     def __str__(self) -> str:
         exchange, size = self.exchange, self.body_size
-        text = f"{self.status} {exchange.method} {exchange.path} {self.seconds * 1000:.2f}ms"
+        text = f"{self.status} {exchange.method} {exchange.shown_path} {self.seconds * 1000:.2f}ms"
         if size is not None:
             text += f" {size}B"
         if self.aborted:

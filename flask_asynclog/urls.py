@@ -8,13 +8,18 @@ from __future__ import annotations
 import functools
 import re
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from werkzeug.sansio.utils import get_current_url, get_host
 
 #: Characters of a URL that nobody has to quote, or to decode.
 _plain = re.compile(r"[\w/.~!$&'()*+,:;=@-]*", re.ASCII).fullmatch
 _plain_query = re.compile(rb"[\w/.~!$&'()*+,:;=@?-]*").fullmatch
+
+
+def quoted_path(path: str) -> str:
+    """A path as it stands in a request: all but what RFC 3986 §3.3 has there, and brackets, is quoted."""
+    return path if _plain(path) else quote(path, safe="/!$&'()*+,:;=@[]", errors="replace")
 
 
 class Target(NamedTuple):

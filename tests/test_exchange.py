@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from flask_asynclog import AsyncLog
-from flask_asynclog.exchange import Exchange, Source
+from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.outcome import Outcome
 from flask_asynclog.records import restore, snapshot
+from flask_asynclog.source import Source
 from support import HANG, assert_conserved, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]

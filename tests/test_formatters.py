@@ -12,7 +12,6 @@ import logging
 import math
 import sys
 import time
-import unicodedata
 import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 from flask_asynclog import AsyncLog, jsonvalues
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.records import STANDARD_ATTRIBUTES, snapshot
+from formats import assert_one_line, make_record
 from support import HANG, assert_conserved, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -36,13 +36,6 @@ NASTY = "a\nb\r\nc\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\u2028j\u2029k\x1b[31ml\x00m\x7f
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()) | st.sampled_from(NASTY), max_size=20)
 
 needs_orjson = pytest.mark.skipif(importlib.util.find_spec("orjson") is None, reason="orjson is not installed")
-
-
-def make_record(message: object = "message", *args: object, **fields: object) -> logging.LogRecord:
-    """A record of a logger "demo", with attributes of its own."""
-    record = logging.LogRecord("demo", logging.INFO, __file__, 1, message, args, None, "function")
-    record.__dict__.update(fields)
-    return record
 
 
 def caught(text: str) -> tuple[Any, Any, Any]:
@@ -56,14 +49,6 @@ def caught(text: str) -> tuple[Any, Any, Any]:
 def joined(text: str) -> str:
     """``text`` as JSON can carry it: two surrogates that stand together are one character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-
-
-def assert_one_line(line: str, *, tabs: bool = False) -> None:
-    """No line end of any kind, no control character, and it can be written as UTF-8."""
-    assert "".join(line.splitlines()) == line
-    unsafe = {unicodedata.category(character) for character in line.replace("\t", "" if tabs else "\t")}
-    assert not unsafe & {"Cc", "Zl", "Zp", "Cs"}
-    line.encode("utf-8")
 
 
 @pytest.fixture(params=[pytest.param(True, marks=needs_orjson, id="orjson"), pytest.param(False, id="json")])

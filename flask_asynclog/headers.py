@@ -1,0 +1,26 @@
+"""What headers say, as WSGI hands them over: one character per byte (PEP 3333).
+
+Runs where records are written. Pure functions.
+"""
+
+from __future__ import annotations
+
+
+def decoded(header: str | None) -> str | None:
+    """A header in UTF-8; bytes that are none as surrogates (PEP 383), so that nothing is lost."""
+    if header is None or header.isascii():
+        return header
+    return header.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
+def visible(text: str | None) -> str | None:
+    r"""What was `decoded`, for readers: those bytes as ``\xff``."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def number_of(text: str | None) -> int | None:
+    """The number that a header has, if it has one."""
+    # No number of bytes has more digits; and Python refuses to read thousands of them.
+    return int(text) if text and len(text) < 20 and text.isascii() and text.isdecimal() else None
