@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from flask_asynclog.consoleformat import ConsoleFormatter, takes_colours
+from flask_asynclog.consoleformat import ConsoleFormatter, colours_wanted, is_terminal
 from flask_asynclog.report import PATIENCE, write_stderr
 from flask_asynclog.textformat import TextFormatter
 
@@ -21,17 +21,20 @@ class ConsoleHandler(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._stuck = False
-        self._plain, self._coloured = TextFormatter(), ConsoleFormatter()
+        self._elsewhere = TextFormatter()
+        self._plain, self._coloured = ConsoleFormatter(colours=False), ConsoleFormatter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, as any handler does."""
         self.write_batch(self.format_batch([record]))
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record; in colours where a terminal shows them."""
+        """One record: for people where stderr is a terminal, elsewhere the line of the ``text`` format."""
         if self.formatter is not None:
             return super().format(record)
-        return (self._coloured if takes_colours(sys.stderr) else self._plain).format(record)
+        if not is_terminal(sys.stderr):
+            return self._elsewhere.format(record)
+        return (self._coloured if colours_wanted() else self._plain).format(record)
 
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
         """One line per record."""

@@ -27,7 +27,13 @@ class ConsoleFormatter(EntryFormatter):
     """``15:00:00.123 INFO     demo: message``; tracebacks on lines of their own, each of them indented.
 
     What records contain is escaped as everywhere; the colours are the only escape sequences.
+
+    :param colours: ``False``: the same without them.
     """
+
+    def __init__(self, *, colours: bool = True) -> None:
+        super().__init__()
+        self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
         """The record, coloured."""
@@ -37,21 +43,29 @@ class ConsoleFormatter(EntryFormatter):
         event = record.__dict__.get(EVENT)
         if isinstance(event, Outcome):
             status = escape(event.status)
-            message = message.replace(status, f"{_STATUS.get(status[:1], '')}{status}{_RESET}", 1)
+            message = message.replace(status, self._painted(_STATUS.get(status[:1], ""), status), 1)
         line = (
-            f"{_DIM}{clock}.{int(record.msecs):03d}{_RESET} {level}{escape(record.levelname):8}{_RESET} "
-            f"{_DIM}{escape(record.name)}:{_RESET} {message}"
+            f"{self._painted(_DIM, f'{clock}.{int(record.msecs):03d}')} "
+            f"{self._painted(level, f'{escape(record.levelname):8}')} "
+            f"{self._painted(_DIM, f'{escape(record.name)}:')} {message}"
         )
         for part in (exception_text(self, record), record.stack_info):
             if part:
                 line += "".join(f"\n    {escape(text)}" for text in part.splitlines())
         return line
 
+    def _painted(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_RESET}" if self._colours and colour else text
 
-def takes_colours(stream: TextIO | None) -> bool:
-    """Whether ``stream`` is a terminal, and nobody asks for plain text by ``NO_COLOR`` (no-color.org) or ``TERM``."""
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether people look at ``stream``."""
     try:
-        terminal = stream is not None and stream.isatty()
-    except ValueError:  # closed
+        return stream is not None and stream.isatty()
+    except (ValueError, AttributeError):  # closed; an object with little more than write()
         return False
-    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colours_wanted() -> bool:
+    """Whether nobody asks for plain text by ``NO_COLOR`` (no-color.org) or ``TERM``."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

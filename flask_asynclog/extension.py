@@ -10,6 +10,7 @@ from flask import Flask
 from flask.logging import default_handler
 
 from flask_asynclog.config import ConfigError, Settings
+from flask_asynclog.consoleformat import is_terminal
 from flask_asynclog.hooks import RequestHooks
 from flask_asynclog.pipeline import Pipeline, open_pipeline
 from flask_asynclog.stats import Stats
@@ -99,7 +100,7 @@ class AsyncLog:
         settings = Settings.load(app.config, {**self._options, **options})
         pipeline = None
         if settings.enabled:
-            pipeline = open_pipeline(settings, console=app.debug or _stderr_is_terminal())
+            pipeline = open_pipeline(settings, console=app.debug or is_terminal(sys.stderr))
         state = AppState(settings, pipeline)
         if pipeline is not None:
             state.attach(app, pipeline)
@@ -140,11 +141,3 @@ class AsyncLog:
         """The counters of this process, summed over the files of this instance's apps."""
         pipelines = {state.pipeline for state in self._states if state.pipeline is not None}
         return sum((pipeline.stats() for pipeline in pipelines), Stats())
-
-
-def _stderr_is_terminal() -> bool:
-    stream = sys.stderr
-    try:
-        return stream is not None and stream.isatty()  # pyright: ignore[reportUnnecessaryComparison]
-    except ValueError:  # closed
-        return False
