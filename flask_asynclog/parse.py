@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from flask_asynclog.formatters import FORMATS, TextFormatter
 from flask_asynclog.redaction import DEFAULT_NAMES, squeezed_name
+from flask_asynclog.textformat import FIELD
 from flask_asynclog.values import show
 
 
@@ -166,9 +167,6 @@ def file_mode(value: object) -> int:
     return mode
 
 
-_FIELD = re.compile(r"%\(\w[\w.]*\)[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]")
-
-
 class _Sample(dict[str, object]):
     """The fields of a record; those that only ``extra`` or a filter can bring are numbers, which most formats take."""
 
@@ -186,7 +184,7 @@ def line_format(value: object) -> str | logging.Formatter:
         return value
     if "%(" in value:
         TextFormatter(value)
-        if "%" in _FIELD.sub("", value.replace("%%", "")):
+        if "%" in FIELD.sub("", value):
             raise ValueError("a % that is no %(name)s field; write %% for the character")
         try:
             _ = value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")

@@ -21,9 +21,19 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
 #: A field of a %-format: ``%(name)s`` with flags, width, precision; or ``%%``.
-_FIELD = re.compile(r"%(?:\((?P<name>[^)]*)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
+FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
 #: Fields of a format that an event has without a record of it.
 _EVENT_FIELDS = frozenset({"asctime", "levelname", "message", "name"})
+
+
+class _Nothing(int):
+    """What a %-format shows of what a record has not: ``-``, and 0 where it wants a number."""
+
+    def __repr__(self) -> str:
+        return "-"
+
+
+_NOTHING = _Nothing()
 
 
 class EntryFormatter(logging.Formatter):
@@ -44,34 +54,40 @@ class TextFormatter(EntryFormatter):
         ``%(url.path)s`` or ``%(path)s``, and what was bound or came by ``extra``. What a record has not is ``-``, or 0
         in a number's place.
     :param datefmt: a `time.strftime` format; ``None`` gives ``2026-11-22 15:00:00,123``.
-    :raises ValueError: if ``fmt`` is not a valid format, or has a line end in it.
+    :raises ValueError: if ``fmt`` has no field, or a line end in it.
     """
 
     def __init__(self, fmt: str = TEXT_FORMAT, datefmt: str | None = None) -> None:
-        added = {
-            match["name"]: "-" if match["rest"][-1] in "sra" else 0
-            for match in _FIELD.finditer(fmt)
-            if match["name"] is not None and match["name"] not in STANDARD_ATTRIBUTES
-        }
-        super().__init__(fmt, datefmt, defaults=added)
+        found = [match for match in FIELD.finditer(fmt) if match["name"] is not None]
+        if not found:
+            raise ValueError(f"no field in the format {fmt!r}")
         if escape(fmt, keep_tabs=True) != fmt:
             raise ValueError("control characters other than TAB in the format: a record is one line")
+        names = [match["name"] for match in found]
+        added = {
+            match["name"]: "-" if match["rest"][-1] == "c" else _NOTHING
+            for match in found
+            if match["name"] not in STANDARD_ATTRIBUTES
+        }
+        # Python's own check knows no names with dots.
+        super().__init__(fmt, datefmt, validate=False, defaults=added)
         self._keep_tabs = "\t" in fmt
         self._uses_time = self.usesTime()
         #: Second, millisecond, and their texts: half the cost of a line otherwise.
         self._stamp = (-1, -1.0, "", "")
-        names = [match["name"] for match in _FIELD.finditer(fmt) if match["name"] is not None]
         self.shows_threads = "%(thread" in fmt
+        #: Names of what may have a TAB that is not the format's.
+        self._texts = tuple({*names} - {"asctime"}) if self._keep_tabs else ()
         #: Names of what is no attribute of every record.
         self._added = tuple(added)
         # "%(a)s %(b)s" with a dictionary takes twice as long as "%s %s" with a tuple.
-        self._positional = _FIELD.sub(lambda match: "%%" if match["name"] is None else f"%{match['rest']}", fmt)
+        self._positional = FIELD.sub(lambda match: "%%" if match["name"] is None else f"%{match['rest']}", fmt)
         self._values: Callable[[Mapping[str, object]], Any] | None = None
         untouched = all(
             getattr(type(self), name) is getattr(TextFormatter, name)
             for name in ("format", "formatMessage", "formatTime", "formatException", "formatStack")
         )
-        if untouched and len(names) > 1 and not (added or datefmt or "%" in _FIELD.sub("", fmt)):
+        if untouched and len(names) > 1 and not (added or datefmt or "%" in FIELD.sub("", fmt)):
             self._values = operator.itemgetter(*names)
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
 
@@ -80,21 +96,36 @@ class TextFormatter(EntryFormatter):
         fields = record.__dict__
         if self._is_simple(fields) and record.__class__ is logging.LogRecord:
             return self._simple_line(fields)
-        message = record.getMessage()
-        # Tabs of the message are always escaped; further down they may be the format's own.
-        fields["message"] = escape(message) if self._keep_tabs else message
+        fields["message"] = record.getMessage()
         if self._uses_time:
             fields["asctime"] = self.formatTime(record, self.datefmt)
-        if self._added:
-            event, context = fields.get(EVENT), fields.get(CONTEXT)
-            for name in self._added:
-                if name not in fields and (value := find(name, context, event)) is not None:
-                    fields[name] = value
-        line = self.formatMessage(record)
+        line = self._filled(record) if self._added or self._texts else self.formatMessage(record)
+        line = escape(line, keep_tabs=self._keep_tabs)
         for part in (exception_text(self, record), record.stack_info):
             if part:
-                line = f"{line}\n{part}"
-        return escape(line, keep_tabs=self._keep_tabs)
+                line = f"{line}\\n{escape(part)}"
+        return line
+
+    def _filled(self, record: logging.LogRecord) -> str:
+        """The format with what it names of the request, and without TABs of the values; the record stays as it is."""
+        fields = record.__dict__
+        event, context = fields.get(EVENT), fields.get(CONTEXT)
+        shown: dict[str, object] = {}
+        for name in self._added:
+            if name not in fields and (value := find(name, context, event)) is not None:
+                shown[name] = value
+        for name in self._texts:
+            value = shown.get(name, fields.get(name, 0))
+            if not isinstance(value, (int, float)):
+                shown[name] = escape(str(value))
+        before = {name: fields[name] for name in shown if name in fields}
+        fields.update(shown)
+        try:
+            return self.formatMessage(record)
+        finally:  # for other formatters, to which they would be ``extra``
+            fields.update(before)
+            for name in shown.keys() - before.keys():
+                del fields[name]
 
     def format_entry(self, entry: Entry) -> str:
         """See `EntryFormatter`."""
@@ -120,10 +151,13 @@ class TextFormatter(EntryFormatter):
 
     def _finish(self, fields: dict[str, Any], message: str, created: float, milliseconds: float) -> str:
         assert self._values is not None
-        fields["message"] = escape(message) if self._keep_tabs else message
+        fields["message"] = message
         if self._uses_time:
             fields["asctime"] = self._time(created, milliseconds)
-        line = self._positional % self._values(fields)
+        values = self._values(fields)
+        if self._keep_tabs:
+            values = tuple([escape(value) if isinstance(value, str) else value for value in values])
+        line = self._positional % values
         # One pass in C over what nearly every line is.
         return line if line.isprintable() else escape(line, keep_tabs=self._keep_tabs)
 
