@@ -66,11 +66,11 @@ class CombinedFormatter(EntryFormatter):
         """The line of a response."""
         exchange = outcome.exchange
         client, user = (_column(value) for value in (exchange.client, exchange.remote_user or outcome.user))
-        request = f"{exchange.method} {exchange.request_target} {exchange.protocol or 'HTTP/1.0'}"
+        method, protocol = _column(exchange.method), _column(exchange.protocol or "HTTP/1.0")
         referer, user_agent = exchange.sent_referer or "-", exchange.sent_user_agent or "-"
         return (
             f"{client} - {user} [{self._time(exchange.created)}] "
-            f'"{escape_apache(request)}" {outcome.code or "-"} {outcome.body_size or "-"} '
+            f'"{method} {escape_apache(exchange.request_target)} {protocol}" {outcome.code or "-"} {outcome.body_size or "-"} '
             f'"{escape_apache(referer)}" "{escape_apache(user_agent)}"'
         )
 

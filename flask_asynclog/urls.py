@@ -47,8 +47,12 @@ class Target(NamedTuple):
                 return f"{root_path}{path}"
             if _plain_query(query):
                 return f"{root_path}{path}?{query.decode()}"
-        # Quoted without a host, whatever that is made of.
-        return get_current_url("http", "h", root_path, path, query).removeprefix("http://h")
+        try:
+            # Quoted without a host, whatever that is made of.
+            return get_current_url("http", "h", root_path, path, query).removeprefix("http://h")
+        except ValueError:  # as of a root path that begins with a colon, which a proxy may have from a client
+            shown = query.decode("utf-8", "backslashreplace").replace(" ", "%20")
+            return f"{quoted_path(root_path + path)}{'?' if query else ''}{shown}"
 
     @property
     def address(self) -> str | None:

@@ -67,6 +67,18 @@ def test_a_host_that_makes_no_url(host: str) -> None:
     assert exchange_of(environ).url.endswith("/a%20b")
 
 
+@pytest.mark.parametrize("root", [":<", "a:b", "//[", "/\x00"])
+def test_a_root_path_that_makes_no_url(root: str) -> None:
+    """Such as a proxy takes over from a client's ``X-Forwarded-Prefix``: shown all the same."""
+    environ = EnvironBuilder(path="/a b", query_string="c=d").get_environ()
+    environ["SCRIPT_NAME"] = root
+    exchange = exchange_of(environ)
+    for url in (exchange.url, exchange.request_target):
+        assert "a%20b?c=d" in url
+        assert url.isprintable()
+    assert Outcome(exchange, "200 OK", None).record().getMessage().startswith("Response 200 OK GET /a b ")
+
+
 FORMATS = [
     TextFormatter(),
     TextFormatter("%(asctime)s\t%(name)s\t%(levelname)-8s\t%(message)s %%"),
