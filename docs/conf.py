@@ -12,7 +12,7 @@ author = "The flask_asynclog maintainers"
 project_copyright = "2026, The flask_asynclog maintainers"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "option_table"]
+extensions = ["sphinx.ext.autodoc", "option_table", "field_table"]
 exclude_patterns = ["_build"]
 highlight_language = "python"
 

@@ -27,7 +27,7 @@ class Field:
     help: str
     #: In ECS; empty: the same; ``None``: not there.
     ecs: str | None = ""
-    #: In %-formats, beside ``name``.
+    #: In %-formats: beside ``name``; where a record itself has it, instead of that.
     short: str = ""
     #: What ECS wants of the value.
     to_ecs: Callable[[Any], object] = lambda value: value
@@ -39,20 +39,23 @@ def _lower(name: str) -> str:
 
 #: Of every record, beside its time.
 RECORD = (
-    Field("level", lambda record: record.levelname, "name of the level", "log.level", to_ecs=_lower),
-    Field("logger", lambda record: record.name, "name of the logger", "log.logger"),
-    Field("message", lambda record: record.message, "the message, with its arguments"),
-    Field("process.pid", lambda record: record.process, "id of the process"),
-    Field("thread.id", lambda record: record.thread, "number of the thread", "process.thread.id"),
-    Field("thread.name", lambda record: record.threadName, "name of the thread", "process.thread.name"),
+    Field("level", lambda record: record.levelname, "name of the level", "log.level", "levelname", _lower),
+    Field("logger", lambda record: record.name, "name of the logger", "log.logger", "name"),
+    Field("message", lambda record: record.message, "the message, with its arguments", short="message"),
+    Field("process.pid", lambda record: record.process, "id of the process", short="process"),
+    Field("thread.id", lambda record: record.thread, "number of the thread", "process.thread.id", "thread"),
+    Field("thread.name", lambda record: record.threadName, "name of the thread", "process.thread.name", "threadName"),
 )
 
 #: Of those that a logging call made: where that stands.
 CODE = (
-    Field("code.file.path", lambda record: record.pathname, "source file of the logging call", "log.origin.file.name"),
-    Field("code.line.number", lambda record: record.lineno, "line in it", "log.origin.file.line"),
-    Field("code.function.name", lambda record: record.funcName, "function in it", "log.origin.function"),
-)
+    Field(
+        "code.file.path", lambda record: record.pathname, "source file of the logging call", "log.origin.file.name",
+        "pathname",
+    ),
+    Field("code.line.number", lambda record: record.lineno, "line in it", "log.origin.file.line", "lineno"),
+    Field("code.function.name", lambda record: record.funcName, "function in it", "log.origin.function", "funcName"),
+)  # fmt: skip
 
 #: Of every record that is logged while a request runs, or in a trace.
 CONTEXT = (
@@ -130,7 +133,7 @@ EXCEPTION = (
 STACKTRACE = Field("exception.stacktrace", lambda text: text, "the traceback", "error.stack_trace")
 STACK = Field("stack", lambda text: text, "the stack, of records with ``stack_info``", "log.origin.stack")
 #: The time; formatted by the format.
-TIMESTAMP = Field("timestamp", lambda text: text, "ISO 8601 with microseconds and UTC offset", "@timestamp")
+TIMESTAMP = Field("timestamp", lambda text: text, "ISO 8601 with microseconds and UTC offset", "@timestamp", "asctime")
 
 
 def read_all(fields: Iterable[Field], subject: object) -> dict[str, object]:

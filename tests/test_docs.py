@@ -11,6 +11,7 @@ A comment before a block says what the block is, in Markdown ``<!-- example: …
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import textwrap
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from types import ModuleType
 import pytest
 
 import flask_asynclog
+from flask_asynclog import fields
 from flask_asynclog.config import PREFIX, option_table
+from flask_asynclog.formatters import TextFormatter
 from support import run_python
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -39,10 +42,13 @@ sys.exit(pytest.main(["--quiet", "-p", "no:cacheprovider", "test_example.py"]))
 VARIABLE = {
     r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+([+-]\d\d:\d\d)?": "TIME",
     r"\b[0-9a-f]{32}\b": "ID",
+    r"(?<=Werkzeug/)[\w.]+": "VERSION",
+    r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]": "[TIME]",
     r"\b\d+\.\d+ms\b": "DURATION",
-    r'(?<="process.pid":)\d+': "PID",
-    r'(?<="thread.id":)\d+': "THREAD",
-    r'(?<="code.file.path":")(<string>|/srv/demo/app.py)(?=")': "FILE",
+    r"((?:request\.duration|event\.duration|time_to_first_byte)(?:\":|=))[\d.e-]+": r"\1DURATION",
+    r'(process\.pid(?:":|=))\d+': r"\1PID",
+    r'(thread\.id(?:":|=))\d+': r"\1THREAD",
+    r'(file\.(?:path|name)(?:":"|=))(<string>|/srv/demo/app.py)': r"\1FILE",
     r"(?<=flask_asynclog\[)\d+": "PID",
     r"( by process \d+)? for more than \d+\.\d s": " for more than N s",  # the holder is known on Linux only
     r"(?<=again, after )\d+\.\d s": "N s",
@@ -145,9 +151,9 @@ def test_the_pages_have_examples() -> None:
     assert {example.place.partition(":")[0] for example in EXAMPLES} >= {"README.md", "quickstart.rst", "testing.rst"}
 
 
-def option_table_extension() -> ModuleType:
-    """The local extension of the documentation, imported from its file."""
-    spec = spec_from_file_location("option_table", DOCS / "_ext" / "option_table.py")
+def local_extension(name: str) -> ModuleType:
+    """A local extension of the documentation, imported from its file."""
+    spec = spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
     assert spec
     assert spec.loader
     module = module_from_spec(spec)
@@ -158,9 +164,28 @@ def option_table_extension() -> ModuleType:
 def test_the_configuration_page_names_every_option_once() -> None:
     """As Sphinx gets it, the page has one row per option, in the order of the table that validation uses."""
     page = [(DOCS / "configuration.rst").read_text(encoding="utf-8")]
-    option_table_extension().insert_table(None, "configuration", page)
+    local_extension("option_table").insert_table(None, "configuration", page)
     rows = re.findall(rf"^ +\* - ``{PREFIX}(\w+)``$", page[0], re.MULTILINE)
     assert [row.lower() for row in rows] == list(option_table())
+
+
+def test_the_page_of_fields_names_every_field_once() -> None:
+    """As Sphinx gets it: one row per field of each table, with its ECS name and what %-formats call it."""
+    page = [(DOCS / "fields.rst").read_text(encoding="utf-8")]
+    extension = local_extension("field_table")
+    assert all(page[0].count(f"{place}\n") == 1 for place in extension.PLACES)
+    extension.insert_tables(None, "fields", page)
+    rows = re.findall(r"^ +\* - ``(\S+)``\n +- (?:``(\S+)``)?\n +- (?:``(\S+)``)?\n +- (.+)$", page[0], re.MULTILINE)
+    tables = (
+        *(fields.TIMESTAMP, *fields.RECORD, *fields.CODE, *fields.CONTEXT, *fields.REQUEST, *fields.RESPONSE),
+        *(*fields.EXCEPTION, fields.STACKTRACE, fields.STACK),
+    )
+    assert [(row[0], row[3]) for row in rows] == [(field.name, field.help) for field in tables]
+    assert {row[0] for row in rows} == {*fields.BY_NAME}
+    assert [row[1] for row in rows] == [field.ecs or field.name for field in tables]
+    for row in rows:
+        if row[2]:
+            logging.Formatter(f"%({row[2]})s") if "." not in row[2] else TextFormatter(f"%({row[2]})s")
 
 
 def test_no_page_names_an_option_that_does_not_exist() -> None:
@@ -175,7 +200,7 @@ def test_no_page_names_an_option_that_does_not_exist() -> None:
 def test_the_short_table_of_the_readme_is_right() -> None:
     """Each default that the README gives is the default."""
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    extension = option_table_extension()
+    extension = local_extension("option_table")
     defaults = flask_asynclog.config.Settings()
     rows = re.findall(rf"^\| `{PREFIX}(\w+)` \| `(.+?)` \|", readme, re.MULTILINE)
     assert len(rows) > 5
