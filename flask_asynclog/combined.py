@@ -70,8 +70,8 @@ class CombinedFormatter(EntryFormatter):
         referer, user_agent = exchange.sent_referer or "-", exchange.sent_user_agent or "-"
         return (
             f"{client} - {user} [{self._time(exchange.created)}] "
-            f'"{method} {escape_apache(exchange.request_target)} {protocol}" {outcome.code or "-"} {outcome.body_size or "-"} '
-            f'"{escape_apache(referer)}" "{escape_apache(user_agent)}"'
+            f'"{method} {escape_apache(exchange.request_target)} {protocol}" '
+            f'{outcome.code or "-"} {outcome.body_size or "-"} "{escape_apache(referer)}" "{escape_apache(user_agent)}"'
         )
 
     def _time(self, created: float) -> str:
