@@ -18,6 +18,7 @@ from flask_asynclog.native import Signal, get_ident, sleep
 from flask_asynclog.queue import Mark, RecordQueue
 from flask_asynclog.records import Entry, own_record, restore
 from flask_asynclog.redaction import Redactor
+from flask_asynclog.tracing import tracing
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
@@ -145,6 +146,8 @@ class Drain:
 
     def deliver(self, batch: Sequence[Entry]) -> None:
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
+        if not self._queue.careful and tracing():  # somebody has imported it meanwhile
+            self._queue.be_careful()
         self._delivery.deliver(self._prepared(batch))
         self.report_drops()
 

@@ -9,9 +9,8 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextvars import Context as Variables
-from contextvars import copy_context
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from flask import Request
 
@@ -25,12 +24,18 @@ from flask_asynclog.tracing import parse_traceparent
 from flask_asynclog.urls import Target
 from flask_asynclog.values import IMMUTABLE
 
+if TYPE_CHECKING:
+    from werkzeug.routing import Rule
+
 #: What is kept of the environment, in this order; then come the headers that the options name.
 _KEYS = (
-    "HTTP_HOST", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
+    "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
     "HTTP_TRACEPARENT",
 )  # fmt: skip
-_HOST, _PROTOCOL, _CLIENT, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
+_PROTOCOL, _CLIENT, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
+
+
+_Target: TypeAlias = tuple[str, str | None, tuple[str, int | None] | None, str, str, bytes]
 
 
 class Source:
@@ -116,6 +121,9 @@ class Exchange(Context):
     user: str | None = None
     #: Records below the normal level, until it is known whether they are wanted.
     held: HeldRecords | None = None
+    #: The rule that it matched; of the environment, the values of the source's keys. ``None``: nobody wants to know.
+    rule: Rule | None = None
+    sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
     variables: Variables | None = None
 
@@ -126,23 +134,28 @@ class Exchange(Context):
         self.created = created
         self.started = perf_counter()
 
-    def begin(self, request: Request, *, thread: bool) -> None:
-        """Keep what is to be logged of ``request``; with ``thread``, also which one it runs on."""
+    def begin(self, request: Request, *, fields: bool, thread: bool) -> None:
+        """Keep what is to be logged of ``request``.
+
+        :param fields: all of it, rather than what the text lines have.
+        :param thread: also which thread it runs on.
+        """
         self.begun = True
         self.method = request.method
-        self.path = request.path
-        self.rule = request.url_rule
-        #: What `url` is made of, beside host and path.
-        self.origin_form: tuple[str, tuple[str, int | None] | None, str, bytes] = (
+        self.path = path = request.path
+        self.target: _Target = (
             request.scheme,
+            request.environ.get("HTTP_HOST"),
             request.server,
             request.root_path,
+            path,
             request.query_string,
         )
-        self.sent: tuple[Any, ...] = tuple(map(request.environ.get, self.source.keys))
+        if fields:  # each look into the environment is a miss of the processor's cache
+            self.rule = request.url_rule
+            self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
             self.note_thread()
-        self.variables = copy_context()
 
     def note_thread(self) -> None:
         """Keep which thread this is."""
@@ -174,7 +187,8 @@ class Exchange(Context):
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
         known = fields.read_all(fields.REQUEST, self)
-        for name, value in zip(self.source.request_headers, self.sent[len(_KEYS) :], strict=False):
+        kept = () if self.sent is None else self.sent[len(_KEYS) :]
+        for name, value in zip(self.source.request_headers, kept, strict=False):
             if value is not None:
                 known[f"http.request.header.{name}"] = [self.source.redactor.value(name, value)]
         return known
@@ -196,42 +210,34 @@ class Exchange(Context):
     # The parts, by the names that `fields` reads them by.
 
     @property
-    def target(self) -> Target:
-        """What it is for."""
-        scheme, server, root_path, query = self.origin_form
-        return Target(scheme, self.sent[_HOST], server, root_path, self.path, query)
-
-    @property
     def url(self) -> str:
         """All of the URL, without control characters and secrets."""
-        target = self.target
+        target = Target._make(self.target)
         url = f"{target.base}{target.relative}"
         return self.source.redactor.url(url) if target.query or self.source.redactor.patterns else url
 
     @property
     def request_target(self) -> str:
         """Path and query as they stand in the request's first line, without secrets."""
-        target = self.target
+        target = Target._make(self.target)
         return self.source.redactor.url(target.relative) if target.query else target.relative
 
     @property
     def span(self) -> Span | None:
         """OpenTelemetry's, or that of the ``traceparent`` header."""
-        if self.own_span is None and self.begun:
-            header = self.sent[_TRACEPARENT]
-            return parse_traceparent(header) if header else None
-        return self.own_span
+        header = self._kept(_TRACEPARENT)
+        return self.own_span or (parse_traceparent(header) if header else None)
 
     @property
     def query(self) -> str:
         """The query string, without secrets."""
-        query = self.origin_form[3].decode("utf-8", "backslashreplace")
+        query = self.target[5].decode("utf-8", "backslashreplace")
         return self.source.redactor.query(query) if query else query
 
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return self.origin_form[0]
+        return self.target[0]
 
     @property
     def route(self) -> str | None:
@@ -251,38 +257,39 @@ class Exchange(Context):
     @property
     def client(self) -> str | None:
         """Address of the client, as ``request.remote_addr``."""
-        return self.sent[_CLIENT] or None
+        return self._kept(_CLIENT)
 
     @property
     def remote_user(self) -> str | None:
         """The user whom the server has checked."""
-        return self.sent[_USER] or None
+        return self._kept(_USER)
 
     @property
     def user_agent(self) -> str | None:
         """What the client calls itself."""
-        return self._patterns(self.sent[_USER_AGENT])
+        text = self._kept(_USER_AGENT)
+        return self.source.redactor.text(text) if text else None
 
     @property
     def referer(self) -> str | None:
         """Where the client comes from, without secrets."""
-        referer: str = self.sent[_REFERER]
+        referer = self._kept(_REFERER)
         return self.source.redactor.url(referer) if referer else None
 
     @property
     def server_address(self) -> str | None:
         """Name or address of the server, as the client called it."""
-        return self.target.address
+        return Target._make(self.target).address
 
     @property
     def server_port(self) -> int | None:
         """The port that the client called."""
-        return self.target.port
+        return Target._make(self.target).port
 
     @property
     def protocol(self) -> str:
         """``HTTP/1.1``."""
-        return self.sent[_PROTOCOL] or ""
+        return self._kept(_PROTOCOL) or ""
 
     @property
     def protocol_version(self) -> str | None:
@@ -292,10 +299,10 @@ class Exchange(Context):
     @property
     def body_size(self) -> int | None:
         """Bytes of the request's body, as of its header."""
-        return number_of(self.sent[_LENGTH])
+        return number_of(self._kept(_LENGTH))
 
-    def _patterns(self, text: str | None) -> str | None:
-        return self.source.redactor.text(text) if text else None
+    def _kept(self, index: int) -> str | None:
+        return None if self.sent is None else self.sent[index] or None
 
 
 def number_of(text: str | None) -> int | None:

@@ -15,7 +15,6 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
-from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
@@ -26,7 +25,7 @@ from flask_asynclog.context import Context, current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange, Source
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.outcome import Outcome
+from flask_asynclog.outcome import Outcome, SentOutcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
@@ -44,8 +43,14 @@ if TYPE_CHECKING:
 _once = Once()
 
 
-def _is_response(value: object) -> bool:
-    return isinstance(value, BaseResponse)  # whatever somebody's after_request returned
+def _is_whole(response: Response) -> bool:
+    """Whether all of a response is there before it is sent, though it is no list of parts."""
+    body = response.response
+    return not response.direct_passthrough and (
+        isinstance(body, (list, tuple))
+        # What Werkzeug makes of a page for an error.
+        or (type(body) is ClosingIterator and "Content-Length" in response.headers)
+    )
 
 
 def _say(where: str, error: Exception) -> None:
@@ -87,6 +92,8 @@ class RequestHooks:
         self._rate = settings.sample_rate
         self._held = settings.buffer_size if settings.buffer_level is not None else 0
         self._response_headers = frozenset(name.lower() for name in settings.response_headers)
+        #: Whether Flask-Login is there; `None`: not known before the first request.
+        self._login: bool | None = None
         #: Whether there is nothing to decide about a response.
         self._logs_all = self._log_responses and self._rate >= 1 and not (self._held or self._response_headers)
         self._header = settings.request_id_header or ""
@@ -148,14 +155,12 @@ class RequestHooks:
             exchange = current.get()
             if type(exchange) is not Exchange and exchange is not None:
                 exchange = exchange.origin
-            if type(exchange) is Exchange and exchange.source is self._source and _is_response(response):
-                body = type(response.response)
-                exchange.ordinary = not response.direct_passthrough and (
-                    body is list
-                    or body is tuple
-                    # What Werkzeug makes of a page for an error.
-                    or (body is ClosingIterator and "Content-Length" in response.headers)
-                )
+            if type(exchange) is Exchange and exchange.source is self._source:
+                try:
+                    ordinary = type(response.response) is list and not response.direct_passthrough
+                    exchange.ordinary = ordinary or _is_whole(response)
+                except AttributeError:  # whatever somebody's after_request returned
+                    exchange.ordinary = False
         return response
 
     def _start_response(
@@ -170,20 +175,22 @@ class RequestHooks:
         """Add the request id to ``headers``, and log ``Response 200 OK …``; then do what the server does."""
         try:
             size, request_id, id_header = None, exchange.request_id, self._lower_header
+            length = len(id_header)
             for name, value in headers:
                 if name == "Content-Length":
                     size = value
-                elif name.lower() == id_header:
+                elif len(name) == length and name.lower() == id_header:
                     request_id = None
             if request_id is not None:
                 headers.append((self._header, request_id))
             if not exchange.begun:  # Flask had not come so far
                 self._begin(exchange, Request(environ, populate_request=False))
-            if "flask_login" in modules:
+            if self._login:
                 exchange.user = _user()
             if exchange.ordinary and not exchange.responded:
                 exchange.responded = True
-                outcome = Outcome(exchange, status, size, current.get())
+                kind = SentOutcome if self._response_headers else Outcome
+                outcome = kind(exchange, status, size, current.get())
                 if exchange.alone and self._logs_all:
                     self._accept(outcome, outcome.levelno)
                 else:
@@ -209,7 +216,7 @@ class RequestHooks:
                 return
             if self._log_requests:  # now that it is known
                 self._log(exchange)
-        if self._response_headers:
+        if isinstance(outcome, SentOutcome):
             outcome.headers = [pair for pair in headers if pair[0].lower() in self._response_headers]
         self._log(outcome, error)
 
@@ -248,7 +255,7 @@ class RequestHooks:
                     return  # no status: it is the server that answers
                 to_come = "500 INTERNAL SERVER ERROR", None, ()
             status, size, headers = to_come
-            outcome = Outcome(exchange, status, size, current.get())
+            outcome = SentOutcome(exchange, status, size, current.get())
             outcome.sent, outcome.aborted = sent.size, sent.aborted
             if sent.first_byte is not None:
                 outcome.first_byte = sent.first_byte - exchange.started
@@ -273,22 +280,25 @@ class RequestHooks:
 
     def _begin(self, exchange: Exchange, request: Request) -> None:
         pipeline = self._pipeline
-        exchange.begin(request, thread=pipeline.shows_threads)
+        exchange.alone = alone = self._events.alone(logging.INFO)
+        exchange.begin(request, fields=pipeline.shows_fields or not alone, thread=pipeline.shows_threads)
+        if not alone:
+            exchange.variables = copy_context()
         if pipeline.reconfigured:
             pipeline.repair()
+        if self._login is None:
+            self._login = "flask_login" in modules
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
             exchange.silent = True
             return
-        if "opentelemetry.trace" in modules:
-            pipeline.queue.be_careful()
+        if pipeline.queue.careful:
             exchange.own_span = current_span()
-        exchange.alone = self._events.alone(logging.INFO)
         if self._rate < 1 and random() >= self._rate:
             exchange.sampled = False
         elif self._log_requests:
-            if exchange.alone:
+            if alone:
                 self._accept(exchange, logging.INFO)
             else:
                 self._events.log(exchange)

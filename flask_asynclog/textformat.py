@@ -31,6 +31,8 @@ class EntryFormatter(logging.Formatter):
 
     #: Whether the lines tell threads.
     shows_threads = True
+    #: Whether they tell more of a request than its text does.
+    shows_fields = True
 
     def format_entry(self, entry: Entry) -> str:
         """The line of the record that `records.restore` makes of ``entry``."""
@@ -62,6 +64,7 @@ class TextFormatter(EntryFormatter):
         self._stamp = (-1, -1.0, "", "")
         names = [match["name"] for match in _FIELD.finditer(fmt) if match["name"] is not None]
         self.shows_threads = "%(thread" in fmt
+        self.shows_fields = bool(added)
         #: Names of what is no attribute of every record.
         self._added = tuple(added)
         # "%(a)s %(b)s" with a dictionary takes twice as long as "%s %s" with a tuple.

@@ -31,7 +31,7 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=
 def exchange_of(environ: dict[str, Any], *, thread: bool = True) -> Exchange:
     """The exchange of a request with this environment."""
     exchange = Exchange(Source("demo"), "0" * 32, 1_800_000_000.123456)
-    exchange.begin(Request(environ), thread=thread)
+    exchange.begin(Request(environ), fields=True, thread=thread)
     return exchange
 
 
