@@ -63,16 +63,17 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         super().__init__(cast(Any, queue))
         #: Called when somebody else closes this handler: `logging.config` does so before it reconfigures.
         self.on_close: Callable[[], None] | None = None
+        self._by_steps = self._has_own("emit", "prepare", "enqueue")
+        #: Class of the records that may go the short way; ``None``: a subclass has something to do with all of them.
+        self._short: type[LogRecord] | None = None if self._by_steps or self._has_own("filter") else LogRecord
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if {"emit", "prepare", "enqueue"} & vars(cls).keys() and "handle" not in vars(cls):
-            cls.handle = AsyncQueueHandler._handle_by_steps  # type: ignore[method-assign]
+    def _has_own(self, *names: str) -> bool:
+        return any(getattr(type(self), name) is not getattr(AsyncQueueHandler, name) for name in names)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter ``record`` and put a copy of it into the queue. A failure is counted and said once, never raised.
 
-        Does what `emit`, `prepare` and `enqueue` do; those of a subclass are called.
+        Does what `emit`, `prepare` and `enqueue` do; those of a subclass are called, and its `filter`.
         """
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
         # calls it takes half as long again.
@@ -80,7 +81,7 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         if (
             record.exc_info is None
             and type(record.msg) is str
-            and type(record) is LogRecord
+            and type(record) is self._short
             and type(levelno) is int
             and levelno < queue.flush_level
             and not self.filters
@@ -107,17 +108,13 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         passed = filtered(self, record)
         if passed is None:
             return False
+        if self._by_steps:
+            self.emit(passed)
+            return passed
         try:
             accept(self.queue, passed, self.formatter)
         except Exception:
             self.handleError(passed)
-        return passed
-
-    def _handle_by_steps(self, record: logging.LogRecord) -> Any:
-        passed = filtered(self, record)
-        if passed is None:
-            return False
-        self.emit(passed)
         return passed
 
     def emit(self, record: logging.LogRecord) -> None:
