@@ -141,6 +141,9 @@ class RecordQueue:
         A finalizer's word that came at this moment is welcome. A sink that logs whenever it gets a record would never
         come to an end: one such record per record of the others.
         """
+        if self.consumer != get_ident():  # another thread, or task, that a sink has given a copy of its context
+            self.accept(entry, levelno)
+            return
         if self._own_allowed <= 0:
             self.tally.drops.tick("logged_by_listener", levelno)
             return

@@ -300,6 +300,7 @@ def test_block_does_not_wait_in_the_draining_thread() -> None:
 def test_the_draining_thread_logs_no_more_than_the_others() -> None:
     """A sink that answers every record with one of its own runs dry: the number of its own records is bounded."""
     queue = RecordQueue(1000)
+    queue.consumer = threading.get_ident()
     others = contextvars.copy_context()
     draining = contextvars.copy_context()
     draining.run(current.set, Context(drains=queue))
