@@ -211,7 +211,7 @@ class RecordQueue:
     def stats(self) -> Stats:
         """The counters of this moment. Any thread."""
         lifecycle.check_process()
-        return self.tally.snapshot(lambda: self._lane.taken + self._level_lanes.taken + len(self))
+        return self.tally.snapshot(lambda: self._lane.entered() + self._level_lanes.entered())
 
     def refuse(self, levelno: object, reason: str) -> None:
         """Count a record that cannot be taken at all, whatever its level is."""
