@@ -576,6 +576,29 @@ def test_a_failing_handler_costs_nobody_else(
     assert capfd.readouterr().err.count("failed on a record") == 2, "each kind of failure is said once"
 
 
+def test_a_prepare_that_raises_costs_its_record_only(capfd: pytest.CaptureFixture[str]) -> None:
+    """A listener's subclass may have one; the others of the batch are written, and the thread goes on."""
+
+    class Preparing(BatchQueueListener):
+        def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+            if record.msg == "bad":
+                raise ValueError("prepare")
+            return record
+
+    sink = Batches()
+    queue = RecordQueue()
+    listener = Preparing(queue, sink)
+    for message in ("one", "bad", "two", "bad"):
+        queue.put(logging.makeLogRecord({"msg": message, "levelno": logging.INFO}))
+    assert not listener.flush(HANG)
+    assert sink.messages == ["one", "two"]
+    assert listener.running
+    assert listener.stop(HANG)
+    stats = queue.stats()
+    assert (stats.accepted, stats.written, stats.failed, stats.pending, stats.restarts) == (4, 2, 2, 0, 0)
+    assert capfd.readouterr().err.count("prepare() failed on a record: ValueError: prepare") == 1
+
+
 def test_levels_of_handlers(make_pipe: MakePipe) -> None:
     """As in the standard library, the handlers' levels count only when asked for."""
     for respect in (False, True):
