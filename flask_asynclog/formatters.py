@@ -78,7 +78,6 @@ class TextFormatter(EntryFormatter):
         #: Second, millisecond, and their texts: half the cost of a line otherwise.
         self._stamp = (-1, -1.0, "", "")
         names = [match["name"] for match in _FIELD.finditer(fmt) if match["name"] is not None]
-        self.shows_threads = "%(thread" in fmt
         self._needs_context = not _CONTEXT_FIELDS.keys().isdisjoint(names)
         # "%(a)s %(b)s" with a dictionary takes twice as long as "%s %s" with a tuple.
         self._positional = _FIELD.sub(lambda match: "%%" if match["name"] is None else f"%{match['rest']}", fmt)
@@ -87,6 +86,7 @@ class TextFormatter(EntryFormatter):
             getattr(type(self), name) is getattr(TextFormatter, name)
             for name in ("format", "formatMessage", "formatTime", "formatException", "formatStack")
         )
+        self.shows_threads = not untouched or "%(thread" in fmt
         if untouched and len(names) > 1 and not (self._needs_context or datefmt or "%" in _FIELD.sub("", fmt)):
             self._values = operator.itemgetter(*names)
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)

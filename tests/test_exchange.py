@@ -261,3 +261,16 @@ def test_threads_are_told_where_the_format_shows_them(make_alone: MakeApp) -> No
     lines = log_lines(Path("app.log"))
     assert len(lines) == 4
     assert all(line.startswith(f"serving {thread.ident} ") for line in lines)
+
+
+def test_threads_are_told_where_a_formatter_may_ask(make_alone: MakeApp) -> None:
+    """One of the app's own, whose `format` says more than its format string."""
+
+    class Telling(TextFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{record.threadName} {super().format(record)}"
+
+    app, asynclog = make_alone(format=Telling())
+    ask(app)
+    assert asynclog.flush(HANG)
+    assert [line.split()[0] for line in log_lines(Path("app.log"))] == [threading.current_thread().name] * 4
