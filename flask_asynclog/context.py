@@ -20,6 +20,10 @@ class Context:
         #: The queue that the thread is draining, if it is.
         self.drains = drains
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # In another process, which may not even have this library, it means nothing.
+        return type(None), ()
+
 
 #: The context of this thread, greenlet or task; ``None`` outside of all.
 current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)

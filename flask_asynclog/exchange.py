@@ -19,7 +19,7 @@ from flask import Request
 from werkzeug.sansio.utils import get_current_url, get_host
 
 from flask_asynclog.context import Context
-from flask_asynclog.records import CONTEXT, EVENT, Event
+from flask_asynclog.records import CONTEXT, EVENT, Event, event_fields, request_id_field
 from flask_asynclog.values import IMMUTABLE
 
 #: Characters of a URL that nobody has to quote, or to decode.
@@ -126,6 +126,10 @@ class Exchange(Context):
         """The ``Request`` record."""
         return ExchangeRecord(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As of `records.event_fields`.
+        return dict, (self.fields(),)
+
     @property
     def suffix(self) -> str:
         """What the messages have of the request id."""
@@ -218,6 +222,9 @@ class Outcome:
         """The ``Response`` record."""
         return ExchangeRecord(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.fields(),)
+
 
 class ExchangeRecord(logging.LogRecord):
     """A record of an `ExchangeEvent`, made without the walk up the stack that finds the place of a logging call.
@@ -257,12 +264,20 @@ class ExchangeRecord(logging.LogRecord):
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__
         if not name.startswith("_") and EVENT in fields:
-            if name == "request_id" and fields[CONTEXT].request_id is not None:
-                return fields[CONTEXT].request_id
-            known = fields[EVENT].fields()
+            known = event_fields(fields) | request_id_field(fields)
             if name in known:
                 return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, or what goes to another process: of the standard library's types, with all that the event tells.
+        fields = {**self.__dict__, "msg": self.getMessage(), "args": None}
+        for name, value in (event_fields(fields) | request_id_field(fields)).items():
+            fields.setdefault(name, value)
+        fields.pop(EVENT, None)
+        fields.pop(CONTEXT, None)
+        return logging.makeLogRecord, (fields,)
 
 
 _FILE = os.path.basename(__file__)

@@ -28,7 +28,9 @@ from flask_asynclog.records import (
     Entry,
     Event,
     complete,
+    event_fields,
     exception_summary,
+    request_id_field,
     restore,
 )
 from flask_asynclog.values import DEEPEST, show
@@ -189,11 +191,10 @@ class JSONFormatter(EntryFormatter):
         if record.stack_info:
             fields["stack"] = record.stack_info
         added = record.__dict__
-        event, context = added.get(EVENT), added.get(CONTEXT)
-        if context is not None and context.request_id is not None and "request_id" not in added:
-            fields["request_id"] = context.request_id
-        if event is not None:
-            fields.update(event.fields())
+        if CONTEXT in added and "request_id" not in added:
+            fields.update(request_id_field(added))
+        if EVENT in added:
+            fields.update(event_fields(added))
         for name, value in added.items():
             if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
                 while name in fields:

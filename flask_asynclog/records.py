@@ -7,7 +7,7 @@ written. The record that other handlers see is never touched: what changes, chan
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
@@ -157,18 +157,34 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
 
 
 def complete(record: logging.LogRecord) -> logging.LogRecord:
-    """The same record, for formatters that know no more than `logging.Formatter` does.
+    """The same record, for formatters and handlers that know no more than those of `logging` do.
 
-    The request id and the parts of an event become attributes, unless there are such.
+    The request id and the parts of an event become attributes, unless there are such, in place of ours: whoever sends
+    the record elsewhere sends plain values.
     """
     fields = record.__dict__
-    event, context = fields.get(EVENT), fields.get(CONTEXT)
-    if event is not None:
-        for name, value in event.fields().items():
-            fields.setdefault(name, value)
-    if context is not None and context.request_id is not None:
-        fields.setdefault("request_id", context.request_id)
+    for name, value in {**event_fields(fields), **request_id_field(fields)}.items():
+        fields.setdefault(name, value)
+    fields.pop(EVENT, None)
+    fields.pop(CONTEXT, None)
     return record
+
+
+# Of a record that another process has sent, the event is the parts that it had, and the context is none.
+
+
+def event_fields(fields: Mapping[str, Any]) -> dict[str, object]:
+    """The parts of the event that a record tells of, by the record's attributes."""
+    event = fields.get(EVENT)
+    if event is None or isinstance(event, dict):
+        return event or {}
+    return cast("Event", event).fields()
+
+
+def request_id_field(fields: Mapping[str, Any]) -> dict[str, object]:
+    """The same for the request id, if there is one."""
+    request_id = getattr(fields.get(CONTEXT), "request_id", None)
+    return {} if request_id is None else {"request_id": request_id}
 
 
 def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:
