@@ -84,7 +84,6 @@ class Exchange(Context):
 
     def begin(self, request: Request, *, thread: bool) -> None:
         """Keep what is to be logged of ``request``; with ``thread``, also which one it runs on."""
-        self.begun = True
         self.method = request.method
         self.path = path = request.path
         #: What `url` is made of.
@@ -99,6 +98,7 @@ class Exchange(Context):
         if thread:
             self.note_thread()
         self.variables = copy_context()
+        self.begun = True
 
     def note_thread(self) -> None:
         """Keep which thread this is."""
@@ -192,9 +192,18 @@ class Outcome:
     @property
     def body_size(self) -> int | None:
         """Bytes of the body, where they are known."""
-        if self.size is not None and self.size.isdecimal():
-            return int(self.size)
-        return 0 if self.status.startswith(("1", "204", "304")) else None
+        # Both as an app gave them, which may have another type than WSGI wants.
+        if self.size is not None and (size := str(self.size)).isdecimal():
+            return int(size)
+        return 0 if str(self.status).startswith(("1", "204", "304")) else None
+
+    @property
+    def status_code(self) -> int:
+        """Number of the status; 0, as Werkzeug has it, where there is none."""
+        try:
+            return int(self.status[:3])
+        except (TypeError, ValueError):
+            return 0
 
     def __str__(self) -> str:
         exchange, size = self.exchange, self.body_size
@@ -208,7 +217,7 @@ class Outcome:
         """By OpenTelemetry's names; the duration in seconds."""
         exchange, size = self.exchange, self.body_size
         fields: dict[str, object] = {
-            "http.response.status_code": int(self.status[:3]),
+            "http.response.status_code": self.status_code,
             "http.server.request.duration": round(self.seconds, 6),
         }
         if size is not None:

@@ -114,29 +114,38 @@ class RequestHooks:
         headers: list[tuple[str, str]],
         exc_info: ExcInfo | None = None,
     ) -> Any:
-        """Add the request id to ``headers``, and log ``Response 200 OK …``; then do what the server does."""
+        """Add the request id to ``headers``; do what the server does, and log ``Response 200 OK …``."""
+        size = None
         try:
-            size, request_id, id_header = None, exchange.request_id, self._lower_header
+            if type(headers) is not list:
+                headers = list(headers)
+            request_id, id_header = exchange.request_id, self._lower_header
             for name, value in headers:
-                if name == "Content-Length":
+                lower = name.lower()
+                if lower == "content-length":
                     size = value
-                elif name.lower() == id_header:
+                elif lower == id_header:
                     request_id = None
             if request_id is not None:
-                headers.append((self._header, request_id))
+                headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
             if not exchange.begun:  # Flask had not come so far
                 self._begin(exchange, Request(environ, populate_request=False))
-            if not exchange.responded:
-                exchange.responded = True
-                if self._log_responses:
+        except Exception as error:
+            _say("start_response", error)
+        # Before it is logged: a server that refuses the headers makes a 500 of it.
+        write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+        if exchange.begun and not exchange.responded:
+            exchange.responded = True
+            if self._log_responses:
+                try:
                     outcome = Outcome(exchange, status, size)
                     if exchange.alone:
                         self._accept(outcome, outcome.levelno)
                     else:
                         self._events.log(outcome)
-        except Exception as error:
-            _say("start_response", error)
-        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+                except Exception as error:
+                    _say("start_response", error)
+        return write
 
     def _request_id(self, environ: WSGIEnvironment, now: float) -> str | None:
         if not self._header:

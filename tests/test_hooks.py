@@ -27,6 +27,7 @@ from flask import (
     session,
 )
 from flask.typing import ResponseReturnValue
+from werkzeug.test import EnvironBuilder
 
 from flask_asynclog import AsyncLog, context
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
@@ -1002,3 +1003,114 @@ def test_a_middleware_that_calls_the_app_twice(make_app: MakeApp) -> None:
     assert app.test_client().get("/").status_code == 200
     assert [m.split()[0] for m in messages(asynclog)] == ["Request", "Response"] * 2
     assert len({d["request_id"] for d in documents(asynclog)}) == 2
+
+
+# Other WSGI apps and servers.
+
+
+def serve(app: Flask, path: str, start_response: Any = None, **environ: str) -> list[tuple[Any, list[Any]]]:
+    """What the server is told of a GET request, by no more of a server than is needed."""
+    told: list[tuple[Any, list[Any]]] = []
+
+    def start(status: Any, headers: Any, exc_info: Any = None) -> None:
+        told.append((status, headers))
+
+    request_environ = EnvironBuilder(path=path).get_environ() | environ
+    list(app.wsgi_app(request_environ, start_response or start))
+    return told
+
+
+def answering(app: Flask, status: Any, headers: Any) -> None:
+    """Put another WSGI app in front of Flask's."""
+
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(status, headers)
+        return [b"x"]
+
+    app.wsgi_app = answer  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_headers_that_are_no_list(init: Init, kind: Callable[[Any], Any]) -> None:
+    """The server gets all of them, and the request id."""
+    app = Flask("headers")
+    answering(app, "200 OK", kind([("Content-Type", "text/plain"), ("Content-Length", "1")]))
+    asynclog = init(app)
+    ((status, headers),) = serve(app, "/")
+    assert (status, headers[:2]) == ("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1")])
+    assert headers[2:] == [("X-Request-ID", the("Response", asynclog)["request_id"])]
+    assert the("Response", asynclog)["http.response.body.size"] == 1
+
+
+def test_headers_that_serve_every_response(init: Init) -> None:
+    """A list that the app uses again is not added to: each response has its own id."""
+    app = Flask("headers")
+    headers = [("Content-Type", "text/plain")]
+    answering(app, "200 OK", headers)
+    asynclog = init(app)
+    ids = [dict(told)["X-Request-ID"] for _ in range(2) for _, told in serve(app, "/")]
+    assert headers == [("Content-Type", "text/plain")]
+    assert [d["request_id"] for d in documents(asynclog)] == [ids[0], ids[0], ids[1], ids[1]]
+
+
+def test_header_names_in_small_letters(make_app: MakeApp) -> None:
+    """Mean the same."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: Response("abc", headers={"content-length": "3", "x-request-id": "mine"}))
+    assert app.test_client().get("/").headers.getlist("X-Request-ID") == ["mine"]
+    assert the("Response", asynclog)["http.response.body.size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("teapot", 0), ("200", 200), ("", 0), (b"200 OK", 200), ("99 odd", 99), ("204", 204)]
+)
+@pytest.mark.parametrize("size", [None, "1", 1, "one"])
+def test_odd_statuses_and_sizes(init: Init, status: Any, code: int, size: Any) -> None:
+    """What another app gives is logged as well as can be."""
+    app = Flask("odd")
+    answering(app, status, [] if size is None else [("Content-Length", size)])
+    asynclog = init(app)
+    assert serve(app, "/")[0][0] == status
+    response = the("Response", asynclog)
+    assert response["http.response.status_code"] == code
+    assert response.get("http.response.body.size") == (1 if size in ("1", 1) else 0 if status == "204" else None)
+    assert response["message"].startswith(f"Response {status} GET / ")
+
+
+def test_a_views_status_without_a_number(make_app: MakeApp) -> None:
+    """Werkzeug makes ``0 …`` of it."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: ("x", "teapot"))
+    app.test_client().get("/")
+    assert the("Response", asynclog)["http.response.status_code"] == 0
+
+
+def test_a_server_that_refuses_the_headers(make_app: MakeApp) -> None:
+    """As gunicorn does where a name or a value is none: what the client gets is its 500, and so it is logged, once."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: ("x", {"no name": "x"}))
+
+    def refuse(*_: object) -> None:
+        raise ViewError("invalid header")
+
+    with pytest.raises(ViewError):
+        serve(app, "/", refuse)
+    response = the("Response", asynclog)
+    assert (response["http.response.status_code"], response["level"]) == (500, "ERROR")
+    assert "invalid header" in response["exception.stacktrace"]
+
+
+def test_the_servers_write_is_handed_on(init: Init) -> None:
+    """``start_response`` returns what the server's does."""
+    app = Flask("write")
+    written: list[bytes] = []
+
+    def writing(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"x")
+        return []
+
+    app.wsgi_app = writing  # type: ignore[method-assign]
+    asynclog = init(app)
+    serve(app, "/", lambda *_: written.append)
+    assert written == [b"x"]
+    assert messages(asynclog) == ["Request GET http://localhost/", "Response 200 OK"]
