@@ -85,8 +85,13 @@ class RequestHooks:
         outer = current.get()
         current.set(exchange)
         try:
-            return self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            body = self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            if not exchange.responded and "HTTP_UPGRADE" in environ:
+                self._upgraded(exchange, environ)
+            return body
         except BaseException as error:
+            if isinstance(error, StopIteration):  # what gunicorn is told when there is no more to do
+                self._upgraded(exchange, environ)
             if not exchange.responded:
                 self._fail(exchange, environ, error)
             raise
@@ -185,6 +190,17 @@ class RequestHooks:
                 run(self._events.log, outcome, error)
         except Exception as own:
             _say("wsgi_app", own)
+
+    def _upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
+        """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``."""
+        try:
+            upgraded = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+            if upgraded and exchange.begun and exchange.error is None and not exchange.responded:
+                exchange.responded = True
+                if self._log_responses:
+                    self._events.log(Outcome(exchange, "101 SWITCHING PROTOCOLS", None))
+        except Exception as error:
+            _say("wsgi_app", error)
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out."""

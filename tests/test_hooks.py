@@ -1114,3 +1114,25 @@ def test_the_servers_write_is_handed_on(init: Init) -> None:
     serve(app, "/", lambda *_: written.append)
     assert written == [b"x"]
     assert messages(asynclog) == ["Request GET http://localhost/", "Response 200 OK"]
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_a_websocket_within_the_request(make_app: MakeApp, ends: str) -> None:
+    """Flask-Sock serves it in the view, and tells the server, each in its way, that there is no response to send."""
+
+    class WebSocketResponse(Response):
+        def __call__(self, *_: object) -> Any:
+            if ends == "raises":
+                raise StopIteration  # for gunicorn
+            return []
+
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/ws", "ws", WebSocketResponse)
+    app.add_url_rule("/broken", "broken", raise_view_error)
+    with contextlib.suppress(StopIteration):
+        serve(app, "/ws", HTTP_UPGRADE="WebSocket")
+    response = the("Response", asynclog)
+    assert response["message"].startswith("Response 101 SWITCHING PROTOCOLS GET /ws ")
+    assert (response["level"], response.get("exception.type")) == ("INFO", None)
+    serve(app, "/broken", HTTP_UPGRADE="websocket")
+    assert messages(asynclog)[-1] == "Response 500 INTERNAL"
