@@ -74,6 +74,9 @@ class Exchange(Context):
     thread_name: str | None = None
     #: The context variables of the request, for a record that is made when they are gone.
     variables: Variables | None = None
+    #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
+    pushed_for: int | None = None
+    outer: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -277,7 +280,6 @@ class ExchangeRecord(logging.LogRecord):
             if name in known:
                 return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, or what goes to another process: of the standard library's types, with all that the event tells.

@@ -17,7 +17,7 @@ from flask import Flask, Request, current_app, got_request_exception, request, r
 
 from flask_asynclog import lifecycle
 from flask_asynclog.config import Settings
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange, Outcome, Source
 from flask_asynclog.pipeline import Pipeline
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _once = Once()
+#: Of the exchange, in the environ of its request.
+_KEY = "flask_asynclog.exchange"
 
 
 def _say(where: str, error: Exception) -> None:
@@ -82,6 +84,7 @@ class RequestHooks:
         now = time()
         request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
         exchange = Exchange(self._source, request_id, now)
+        environ[_KEY] = exchange
         outer = current.get()
         current.set(exchange)
         try:
@@ -211,25 +214,27 @@ class RequestHooks:
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
         exchange.error, exchange.error_type = show_error(error), type(error).__qualname__
 
-    # A context pushed by hand, and ``preprocess_request`` called in it.
+    # A context pushed by hand, and ``preprocess_request`` called in it; or that of a request whose app was called by a
+    # generator, so that `wsgi_app` has returned already.
 
     def _begin_by_hand(self) -> Exchange:
-        outer, now = current.get(), time()
-        exchange = _ExchangeByHand(self._source, self._request_id(request.environ, now), now)
-        exchange.outer = outer
+        exchange = request.environ.get(_KEY)
+        if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+            now = time()
+            exchange = Exchange(self._source, self._request_id(request.environ, now), now)
+        exchange.outer, exchange.pushed_for = current.get(), id(request._get_current_object())  # type: ignore[attr-defined]
         current.set(exchange)
         if not self._by_hand:
             self._by_hand = True
             request_tearing_down.connect(self._end_by_hand, current_app._get_current_object())  # type: ignore[attr-defined]
         return exchange
 
-    def _end_by_hand(self, app: Flask, **_: object) -> None:
-        exchange = current.get()
-        if isinstance(exchange, _ExchangeByHand) and exchange.source is self._source:
+    def _end_by_hand(self, app: Flask, exc: BaseException | None = None, **_: object) -> None:
+        number = id(request._get_current_object())  # type: ignore[attr-defined]
+        served: object = request.environ.get(_KEY)
+        # Each time that it was preprocessed.
+        while isinstance(exchange := current.get(), Exchange) and exchange.pushed_for == number:
+            if exc is not None and exchange is served:
+                self._fail(exchange, request.environ, exc)
+            exchange.variables = None
             current.set(exchange.outer)
-
-
-class _ExchangeByHand(Exchange):
-    """Remembers what to give back at its end."""
-
-    outer: Context | None = None

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -1136,3 +1137,55 @@ def test_a_websocket_within_the_request(make_app: MakeApp, ends: str) -> None:
     assert (response["level"], response.get("exception.type")) == ("INFO", None)
     serve(app, "/broken", HTTP_UPGRADE="websocket")
     assert messages(asynclog)[-1] == "Response 500 INTERNAL"
+
+
+def test_an_app_called_by_a_generator(init: Init) -> None:
+    """Some middlewares are generators: the app is called when the server asks for the body. Once each, with one id."""
+    app = Flask("generator")
+    inner = app.wsgi_app
+
+    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+        yield from inner(environ, start_response)
+
+    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+
+    @app.get("/")
+    def view() -> str:
+        app.logger.info("in the view")
+        return "x"
+
+    app.add_url_rule("/broken", "broken", raise_view_error)
+    asynclog = init(app)
+    for _ in range(2):
+        ((_, headers),) = serve(app, "/")
+        assert context.request_id() is None
+    assert [m.split()[0] for m in messages(asynclog)] == ["Request", "in", "Response"] * 2
+    ids = [d["request_id"] for d in documents(asynclog)]
+    assert ids == 3 * ids[:1] + 3 * ids[3:4]
+    assert ids[-1] == dict(headers)["X-Request-ID"] != ids[0]
+
+    app.testing = True
+    with pytest.raises(ViewError):
+        serve(app, "/broken")
+    assert context.request_id() is None
+    assert [" ".join(m.split()[:2]) for m in messages(asynclog)[-2:]] == ["Request GET", "Response 500"]
+    assert "ViewError: no such luck" in documents(asynclog)[-1]["exception.stacktrace"]
+
+
+def test_a_request_preprocessed_twice_by_hand(make_app: MakeApp) -> None:
+    """As by ``full_dispatch_request`` the second time; nothing of it is left behind its context, nor kept alive."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/x", "view", lambda: "x")
+    with app.test_request_context("/outer"):
+        app.preprocess_request()
+        outer_id = context.request_id()
+        with app.test_request_context("/x") as pushed:
+            app.preprocess_request()
+            app.full_dispatch_request()
+            kept = weakref.ref(pushed.request)
+            assert context.request_id() != outer_id
+        assert context.request_id() == outer_id
+    assert context.request_id() is None
+    assert [d["url.path"] for d in documents(asynclog)] == ["/outer", "/x", "/x"]
+    del pushed
+    assert kept() is None
