@@ -238,6 +238,30 @@ def test_who_replaces_call_handlers_sees_them(make_alone: MakeApp, monkeypatch: 
     assert len(log_lines(Path("app.log"))) == 4
 
 
+@pytest.mark.parametrize("listens", [False, True])
+def test_who_replaces_make_record_makes_them(
+    make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    """As ddtrace does, to add the trace to each; whether somebody else listens or not."""
+    make_record = logging.Logger.makeRecord
+
+    def traced(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        record.trace = "abc"
+        return record
+
+    app, asynclog = make_alone(format="json")
+    monkeypatch.setattr(logging.Logger, "makeRecord", traced)
+    other = Kept()
+    if listens:
+        app.logger.addHandler(other)
+    ask(app)
+    app.logger.removeHandler(other)
+    assert asynclog.flush(HANG)
+    documents = [json.loads(line) for line in log_lines(Path("app.log"))]
+    assert [(d["message"].split()[0], d["trace"]) for d in documents] == [("Request", "abc"), ("Response", "abc")] * 2
+
+
 @pytest.mark.parametrize("change", ["setLevel", "disable", "disabled", "handler level"])
 def test_levels_count(make_alone: MakeApp, change: str) -> None:
     """Of the logger, of `logging.disable`, of our handler; and a disabled logger logs nothing."""
