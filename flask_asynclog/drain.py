@@ -105,6 +105,7 @@ class Drain:
         self._queue.working()
 
     def __exit__(self, *_: object) -> None:
+        self._queue.under_way = False
         self._queue.consumer = None
         current.set(self._outer_context)
         self.flushes.end()
@@ -116,6 +117,7 @@ class Drain:
         :param flush_interval: longest wait for more, in seconds.
         """
         queue = self._queue
+        queue.under_way = False
         while True:
             self.flushes.serve()
             if self._stopping and self._passed_stop():

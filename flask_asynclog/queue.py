@@ -97,6 +97,8 @@ class RecordQueue:
         self.inline = False
         #: Thread that drains.
         self.consumer: int | None = None
+        #: Whether it may have taken something that is not settled yet.
+        self.under_way = False
         self._own_waiting = 0
         self._own_allowed = OWN_RECORDS
         self._lane: Lane[Entry] = Lane()
@@ -237,8 +239,8 @@ class RecordQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        # In this order: who drains sleeps, or has gone, only when what it took is settled.
-        return not len(self) and self.wake_at == 0 and not (self.inline and self.consumer is not None)
+        # In this order: what does not wait any more was taken before, or dropped. Anybody may set `wake_at` to 0.
+        return not len(self) and not self.under_way and self.wake_at == 0
 
     @property
     def half_filled(self) -> float:
@@ -251,7 +253,7 @@ class RecordQueue:
 
     def take_entries(self, most: int) -> list[Entry]:
         """The same, as they waited."""
-        self.urgent = False
+        self.urgent, self.under_way = False, True
         taken: list[Entry] = []
         # What is not in use any more is older.
         lanes: list[Lane[Entry] | LevelLanes[Entry]] = [self._level_lanes, self._lane]

@@ -365,6 +365,20 @@ def test_many_threads_flush_their_first_record(make_pipe: MakePipe, switching: N
         assert pipe.listener.stop(HANG)
 
 
+def test_flush_waits_for_what_is_under_way(make_pipe: MakePipe) -> None:
+    """Also when somebody meanwhile could not wake the thread, or came second to start it: the next record does."""
+    sink = Kept()
+    sink.gate.clear()
+    pipe = make_pipe(sink)
+    pipe.logger.info("one")
+    assert sink.entered.wait(HANG)
+    pipe.queue.sleeping()
+    assert not pipe.listener.flush(0.05)
+    sink.gate.set()
+    assert pipe.listener.flush(HANG)
+    assert sink.messages == ["one"]
+
+
 def test_flush_tells_of_records_given_up(make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """False when a record accepted before the call failed meanwhile, also one that the sink had in hand already."""
 
