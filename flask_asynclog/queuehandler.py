@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from flask_asynclog.context import current
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import CONTEXT, PLAIN, capture, format_by, snapshot
+from flask_asynclog.records import CONTEXT, LAST, PLAIN, capture, format_by, snapshot
 from flask_asynclog.report import Once
 from flask_asynclog.values import IMMUTABLE, show_error
 
@@ -95,7 +95,7 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                     if type(value) not in IMMUTABLE:
                         return self._handle_with_care(record)
             fields, waiting = record.__dict__.copy(), len(queue.waiting)
-            if len(fields) == PLAIN and waiting < queue.easy:
+            if len(fields) == PLAIN and LAST in fields and waiting < queue.easy:
                 if context is not None:
                     fields[CONTEXT] = context
                 queue.append(fields)

@@ -33,8 +33,11 @@ EVENT = "_asynclog_event"
 INTERNAL_ATTRIBUTES = frozenset({EXCEPTION, FORMATTER, CONTEXT, EVENT})
 
 _new = object.__new__
-#: Attributes of a record that nobody has added any to.
-PLAIN = len(vars(logging.makeLogRecord({})))
+_plain = list(vars(logging.makeLogRecord({})))
+#: Number of attributes of a record that nobody has added any to.
+PLAIN = len(_plain)
+#: The last of them: where it is gone (``taskName`` makes some people's JSON untidy), as many may be others.
+LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
 
 
@@ -87,7 +90,7 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
                 if type(value) not in IMMUTABLE:
                     return snapshot(record, formatter)
         fields = record.__dict__.copy()
-        if len(fields) == PLAIN and record.__class__ is logging.LogRecord:
+        if len(fields) == PLAIN and next(reversed(fields)) == LAST and record.__class__ is logging.LogRecord:
             if context is not None:
                 fields[CONTEXT] = context
             return fields
@@ -148,7 +151,9 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
     """The attributes that came by ``extra``, a filter or a factory, and may change."""
     names: Iterable[str] = fields
     if type(record) is logging.LogRecord:
-        names = islice(fields, PLAIN, None)  # the standard ones are set first
+        added = islice(fields, PLAIN - 1, None)  # the standard ones are set first
+        if next(added, None) == LAST:
+            names = added
     return [
         name
         for name in names
