@@ -126,16 +126,20 @@ class RecordQueue:
     def accept(self, entry: Entry, levelno: int) -> None:
         """The same for what `records.capture` made of a record."""
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
-        waiting = len(self.waiting)
-        if waiting < self.easy:
-            self.append(entry)
-        else:
-            waiting = len(self)
-            if not self._accept_if_room(entry, levelno, waiting):
-                return
-        # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
-        if urgent or waiting >= self.wake_at:
-            self.call(urgent)
+        try:
+            waiting = len(self.waiting)
+            if waiting < self.easy:
+                self.append(entry)
+            else:
+                waiting = len(self)
+                if not self._accept_if_room(entry, levelno, waiting):
+                    return
+            # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
+            if urgent or waiting >= self.wake_at:
+                self.call(urgent)
+        except BaseException:  # a signal handler's
+            self.call_after_interruption(urgent)
+            raise
 
     def accept_own(self, entry: Entry, levelno: int) -> None:
         """The same for what the thread that drains has logged itself.
@@ -204,6 +208,11 @@ class RecordQueue:
         except BaseException:
             self.wake_at = 0
             raise
+
+    def call_after_interruption(self, urgent: bool) -> None:
+        """The same where it may have been called, or not, and the record may wait, or not."""
+        self.wake_at = 0
+        self.call(urgent)
 
     @property
     def pending(self) -> int:

@@ -77,17 +77,21 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         """
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
         # calls it takes half as long again.
-        queue, levelno, context = self.queue, record.levelno, current.get()
-        if (
-            record.exc_info is None
-            and type(record.msg) is str
-            and type(record) is self._short
-            and type(levelno) is int
-            and levelno < queue.flush_level
-            and not self.filters
-            and (context is None or context.drains is not queue)
-        ):
+        queue, context = self.queue, current.get()
+        try:
             args = record.args
+            usual = (
+                record.exc_info is None
+                and type(record.msg) is str
+                and type(record) is self._short
+                and type(record.levelno) is int
+                and record.levelno < queue.flush_level
+                and not self.filters
+                and (context is None or context.drains is not queue)
+            )
+        except AttributeError:  # a filter took it away
+            usual, args = False, None
+        if usual:
             if args:
                 if type(args) is not tuple:
                     return self._handle_with_care(record)
@@ -98,9 +102,13 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
             if len(fields) == PLAIN and LAST in fields and waiting < queue.easy:
                 if context is not None:
                     fields[CONTEXT] = context
-                queue.append(fields)
-                if waiting >= queue.wake_at:
-                    queue.call(False)
+                try:
+                    queue.append(fields)
+                    if waiting >= queue.wake_at:
+                        queue.call(False)
+                except BaseException:  # a signal handler's
+                    queue.call_after_interruption(False)
+                    raise
                 return record
         return self._handle_with_care(record)
 
@@ -134,10 +142,11 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Count a record that could not be read as dropped (``unreadable``) and say so once."""
-        self.queue.refuse(record.levelno, "unreadable")
+        fields = vars(record)
+        self.queue.refuse(fields.get("levelno"), "unreadable")
         error = sys.exc_info()[1]
         if error is not None:
-            _once.say("unreadable", f"a record of logger {record.name!r} was dropped: {show_error(error)}")
+            _once.say("unreadable", f"a record of logger {fields.get('name')!r} was dropped: {show_error(error)}")
 
     def close(self) -> None:
         """Forget the handler's registration with `logging`. Records sent later are still accepted."""

@@ -294,3 +294,16 @@ def test_the_filter_of_a_subclass_is_asked() -> None:
         handler.handle(logging.makeLogRecord({"msg": message, "levelno": logging.INFO}))
     assert [record.msg for record in queue.take(10)] == ["yes"]
     handler.close()
+
+
+@pytest.mark.parametrize("name", ["exc_info", "msg", "args", "levelno", "name"])
+def test_a_record_that_lacks_something_is_no_error_of_the_app(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is taken as far as it can be read, or counted."""
+    queue = RecordQueue()
+    handler = AsyncQueueHandler(queue)
+    record = logging.makeLogRecord({"msg": "x", "levelno": logging.INFO})
+    delattr(record, name)
+    handler.handle(record)
+    assert queue.stats().accepted == 1
+    assert "Traceback" not in capfd.readouterr().err
+    handler.close()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -742,3 +743,26 @@ def test_a_signal_handler_logs(tmp_path: Path) -> None:
     for name, count in (("main", logged), ("handler", handled)):
         assert [line for line in lines if line.startswith(name)] == [f"{name} {number}" for number in range(count)]
     assert len(lines) == logged + handled
+
+
+@pytest.mark.parametrize("levelno", [logging.INFO, logging.ERROR])
+@pytest.mark.parametrize("where", ["append", "call"])
+def test_a_signal_handler_raises_behind_the_append(make_pipe: MakePipe, levelno: int, where: str) -> None:
+    """As those that end what takes too long: the record is written all the same, not only when another one comes."""
+    sink = Kept()
+    pipe = make_pipe(sink)
+    pipe.logger.info("first")
+    assert pipe.listener.flush(HANG)
+    wait_for(lambda: pipe.queue.wake_at == 0)
+    original = getattr(pipe.queue, where)
+
+    def interrupted(argument: Any) -> None:
+        setattr(pipe.queue, where, original)
+        if where == "append":
+            original(argument)
+        raise KeyboardInterrupt
+
+    setattr(pipe.queue, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.logger.log(levelno, "second")
+    wait_for(lambda: sink.messages == ["first", "second"])
