@@ -126,6 +126,9 @@ class Exchange(Context):
     sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
     variables: Variables | None = None
+    #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
+    pushed_for: int | None = None
+    outer: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -140,7 +143,6 @@ class Exchange(Context):
         :param fields: all of it, rather than what the text lines have.
         :param thread: also which thread it runs on.
         """
-        self.begun = True
         self.method = request.method
         self.path = path = request.path
         self.target: _Target = (
@@ -156,6 +158,7 @@ class Exchange(Context):
             self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
             self.note_thread()
+        self.begun = True
 
     def note_thread(self) -> None:
         """Keep which thread this is."""
@@ -196,6 +199,10 @@ class Exchange(Context):
     def record(self) -> logging.LogRecord:
         """The ``Request`` record."""
         return ExchangeRecord(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As of `records.event_fields`.
+        return dict, (self.fields(),)
 
     @property
     def suffix(self) -> str:
@@ -305,10 +312,11 @@ class Exchange(Context):
         return None if self.sent is None else self.sent[index] or None
 
 
-def number_of(text: str | None) -> int | None:
-    """The number that a header has, if it has one."""
+def number_of(value: object) -> int | None:
+    """The number that a header has, if it has one; apps give some as a number, which WSGI does not allow."""
+    text = str(value)
     # No number of bytes has more digits; and Python refuses to read thousands of them.
-    return int(text) if text and len(text) < 20 and text.isascii() and text.isdecimal() else None
+    return int(text) if len(text) < 20 and text.isascii() and text.isdecimal() else None
 
 
 IMMUTABLE.add(Exchange)

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from flask_asynclog.records import CONTEXT, EVENT
+from flask_asynclog.records import EVENT, complete, context_fields, context_of, event_fields
 
 if TYPE_CHECKING:
     from flask_asynclog.exchange import ExchangeEvent
@@ -61,12 +61,16 @@ class ExchangeRecord(logging.LogRecord):
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__
         if not name.startswith("_") and EVENT in fields:
-            if name == "request_id" and fields[CONTEXT].request_id is not None:
-                return fields[CONTEXT].request_id
-            known = fields[EVENT].fields()
+            known = event_fields(fields) | context_fields(context_of(fields))
             if name in known:
                 return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, or what goes to another process: of the standard library's types, with all that the event tells.
+        fields = {**self.__dict__, "msg": self.getMessage(), "args": None}
+        record = complete(logging.makeLogRecord(fields))
+        return logging.makeLogRecord, (record.__dict__,)
 
 
 _FILE = os.path.basename(__file__)

@@ -8,12 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
 from flask_asynclog.exchange import Exchange, number_of
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.values import IMMUTABLE
+
+
+def _text(status: object) -> str:
+    return status.decode("latin-1") if isinstance(status, bytes) else str(status)
 
 
 class Outcome:
@@ -38,12 +43,14 @@ class Outcome:
 
     def __init__(self, exchange: Exchange, status: str, size: str | None, context: Context | None = None) -> None:
         self.exchange = exchange
-        self.status = status
+        # Both as an app gave them, which may have another type than WSGI wants.
+        self.status = status if type(status) is str else _text(status)
         self.size = size
         self.context = context or exchange
         #: From the coming of the request.
         self.seconds = seconds = perf_counter() - exchange.started
         source = exchange.source
+        status = self.status
         if status < "4" and seconds < source.slow_threshold and exchange.error is None:
             self.levelno = logging.INFO
         elif status >= "5" or exchange.error is not None:
@@ -69,9 +76,9 @@ class Outcome:
         return self.exchange.source.logger
 
     @property
-    def code(self) -> int | None:
-        """``200``."""
-        return number_of(self.status[:3])
+    def code(self) -> int:
+        """``200``; 0, as Werkzeug has it, where there is no number."""
+        return number_of(self.status[:3].strip()) or 0
 
     @property
     def body_size(self) -> int | None:
@@ -131,6 +138,9 @@ class Outcome:
     def record(self) -> logging.LogRecord:
         """The ``Response`` record."""
         return ExchangeRecord(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.fields(),)
 
 
 class SentOutcome(Outcome):

@@ -14,7 +14,7 @@ from typing import Any
 
 from flask_asynclog.escaping import escape
 from flask_asynclog.fields import find
-from flask_asynclog.records import CONTEXT, EVENT, STANDARD_ATTRIBUTES, Entry, Event, restore
+from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Entry, Event, context_of, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -63,8 +63,6 @@ class TextFormatter(EntryFormatter):
         #: Second, millisecond, and their texts: half the cost of a line otherwise.
         self._stamp = (-1, -1.0, "", "")
         names = [match["name"] for match in _FIELD.finditer(fmt) if match["name"] is not None]
-        self.shows_threads = "%(thread" in fmt
-        self.shows_fields = bool(added)
         #: Names of what is no attribute of every record.
         self._added = tuple(added)
         # "%(a)s %(b)s" with a dictionary takes twice as long as "%s %s" with a tuple.
@@ -74,6 +72,8 @@ class TextFormatter(EntryFormatter):
             getattr(type(self), name) is getattr(TextFormatter, name)
             for name in ("format", "formatMessage", "formatTime", "formatException", "formatStack")
         )
+        self.shows_threads = not untouched or "%(thread" in fmt
+        self.shows_fields = not untouched or bool(added)
         if untouched and len(names) > 1 and not (added or datefmt or "%" in _FIELD.sub("", fmt)):
             self._values = operator.itemgetter(*names)
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
@@ -89,7 +89,7 @@ class TextFormatter(EntryFormatter):
         if self._uses_time:
             fields["asctime"] = self.formatTime(record, self.datefmt)
         if self._added:
-            event, context = fields.get(EVENT), fields.get(CONTEXT)
+            event, context = fields.get(EVENT), context_of(fields)
             for name in self._added:
                 if name not in fields and (value := find(name, context, event)) is not None:
                     fields[name] = value
