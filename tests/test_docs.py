@@ -41,7 +41,9 @@ VARIABLE = {
     r"\b[0-9a-f]{32}\b": "ID",
     r"\b\d+\.\d+ms\b": "DURATION",
     r'(?<="process.pid":)\d+': "PID",
-    r'(?<="thread.id":)\d+': "THREAD",
+    r'(?<="thread.id":)\d+|(?<= thread.id=)\d+': "THREAD",
+    r"(?<= process.pid=)\d+": "PID",
+    r"(?<= code.file.path=)(<string>|/srv/demo/app.py)(?= )": "FILE",
     r'(?<="code.file.path":")(<string>|/srv/demo/app.py)(?=")': "FILE",
     r"(?<=flask_asynclog\[)\d+": "PID",
     r"( by process \d+)? for more than \d+\.\d s": " for more than N s",  # the holder is known on Linux only
