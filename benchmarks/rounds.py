@@ -29,9 +29,10 @@ class Outcome:
     seconds: float = 0.0
 
 
-def order(contenders: Sequence[str], reference: str, number: int, choose: random.Random) -> list[Block]:
-    """The blocks of one round."""
-    blocks = [Block(number, name) for name in contenders] + [Block(number, reference, again=True)]
+def order(contenders: Sequence[str], reference: str | None, number: int, choose: random.Random) -> list[Block]:
+    """The blocks of one round; ``reference``, if any, has a second one."""
+    blocks = [Block(number, name) for name in contenders]
+    blocks += [Block(number, reference, again=True)] if reference else []
     choose.shuffle(blocks)
     for position, each in enumerate(blocks):
         each.position = position
@@ -64,7 +65,7 @@ def run(scenario: Scenario, plan: Plan, seed: int, say: Callable[[str], None]) -
     choose = random.Random(f"{seed} {scenario.name}")
     blocks: list[Block] = []
     for number in range(plan.rounds):
-        for each in order(chosen, scenario.reference, number, choose):
+        for each in order(chosen, scenario.reference if scenario.paired else None, number, choose):
             # The round's number seeds what is random in a block: the same for all that are compared.
             block.run(each, scenario.name, {**parameters, "seed": seed + number}, scenario.limit)
             if each.error:

@@ -57,5 +57,7 @@ class Scenario:
     unavailable: Callable[[], str] = lambda: ""
     #: Whether ours must lose nothing for its figures to count. Not where losses are what is measured.
     lossless: bool = True
+    #: Whether the reference runs twice in each round, for the floor.
+    paired: bool = True
     #: Seconds that one block may take.
     limit: float = 120.0
