@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -50,13 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n" + text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
-    if options.rst:
-        options.rst.write_text(tables.rest(outcomes, about, seed, options.quick), encoding="utf-8")
     if options.json:
         options.json.write_text(json.dumps(as_json(outcomes, about, seed, options.quick), indent=1), encoding="utf-8")
-    if options.plots:
-        for path in plots.draw(outcomes, options.plots):
-            say(f"drawn: {path}")
+    drawn = plots.draw(outcomes, options.plots) if options.plots else []
+    for path in drawn:
+        say(f"drawn: {path}")
+    if options.rst:
+        seen = {path.stem: os.path.relpath(path, options.rst.parent) for path in drawn}
+        options.rst.write_text(tables.rest(outcomes, about, seed, options.quick, seen), encoding="utf-8")
     blocks = [block for outcome in outcomes for block in outcome.blocks.blocks]
     return 0 if len(outcomes) == len(chosen) and blocks and not any(block.error for block in blocks) else 1
 
@@ -100,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the order of blocks and of planned loads (default: the time)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and all raw results")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
-    parser.add_argument("--rst", type=Path, metavar="FILE", help="write the tables as reStructuredText")
+    parser.add_argument(
+        "--rst", type=Path, metavar="FILE", help="write the tables as reStructuredText, with --plots those in it"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw SVG plots (needs matplotlib)")
     return parser
 

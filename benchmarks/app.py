@@ -32,9 +32,9 @@ def make(contender: Contender, directory: Path, **options: Any) -> tuple[Flask, 
 
     @app.get("/many/<item>")
     def many(item: str) -> dict[str, object]:
-        number = int(item.strip("~").rpartition("-")[2]) * MANY
-        for each in range(number, number + MANY):
-            info(text, mark("view", each), "many")
+        tag, _, number = item.strip("~").rpartition("-")
+        for each in range(int(number) * MANY, (int(number) + 1) * MANY):
+            info(text, mark(f"view.{tag}", each), "many")
         return {"item": item, "found": True, "tags": ["a", "b"]}
 
     @app.get("/warn/<item>")
@@ -90,7 +90,7 @@ def expected_of_requests(contender: Contender, its: Logging, counts: dict[str, i
     else:
         unmarked["Response"] = sum(counts.values())
     if view == "many":
-        marked["record/view"] = sum(counts.values()) * MANY
+        marked |= {f"record/view.{tag}": count * MANY for tag, count in counts.items()}
     if view == "warn":
         marked["record/warned"] = sum(counts.values())
     return Expected(marked, unmarked)

@@ -1,4 +1,4 @@
-"""The plots, as SVG: latencies by percentile, and records a second by processes. The one place that needs matplotlib."""
+"""The plots, as SVG: latencies by percentile, records a second by processes. The one place that needs matplotlib."""
 
 from __future__ import annotations
 

@@ -9,7 +9,16 @@ from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.sink import Landed
-from benchmarks.statistics import NOT_MET, NOT_RESOLVED, Estimate, Target, estimate, floor_of, paired_difference, verdict
+from benchmarks.statistics import (
+    NOT_MET,
+    NOT_RESOLVED,
+    Estimate,
+    Target,
+    estimate,
+    floor_of,
+    paired_difference,
+    verdict,
+)
 
 
 @dataclass
@@ -49,17 +58,17 @@ class Row:
     floor: float | None = None
     target: Target | None = None
     landed: str = ""
-    note: str = ""
+    #: What the figure is when there is no effect; ``None`` for a figure that is no effect of anything.
+    neutral: float | None = None
     #: Records were lost that were to be there: no figure meets a target then.
     lost: bool = False
 
     @property
     def resolved(self) -> bool:
         """Whether the effect is larger than what the same thing against itself comes to."""
-        if self.found is None:
-            return False
-        neutral = self.target.neutral if self.target else 0.0
-        return self.floor is None or abs(self.found.value - neutral) > self.floor
+        if self.found is None or self.floor is None or self.neutral is None:
+            return True
+        return abs(self.found.value - self.neutral) > self.floor
 
     @property
     def verdict(self) -> str:
@@ -69,7 +78,7 @@ class Row:
         if self.target is not None and self.lost:
             return NOT_MET
         if self.target is not None:
-            return verdict(self.found, self.floor, self.target)
+            return verdict(self.found, self.floor, self.target, self.neutral)
         return "" if self.resolved else NOT_RESOLVED
 
     def as_json(self) -> dict[str, Any]:
@@ -164,16 +173,16 @@ class Blocks:
         found: Estimate | None,
         floor: float | None = None,
         target: Target | None = None,
-        note: str = "",
+        neutral: float | None = None,
     ) -> Row:
         """A row about ``contender``."""
-        return Row(self.scenario, contender, figure, unit, found, floor, target, self.landed(contender), note)
+        return Row(self.scenario, contender, figure, unit, found, floor, target, self.landed(contender), neutral)
 
     def rows_above(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """What each contender's ``figure`` is above the reference's; the target is for ours."""
         return [
             self.row(
-                name, text, unit, self.above(name, figure), self.floor(figure), target if name == "ours" else None
+                name, text, unit, self.above(name, figure), self.floor(figure), target if name == "ours" else None, 0.0
             )
             for name in self.contenders
             if name != self.reference

@@ -75,7 +75,15 @@ def serve(contender: str, directory: Path, *, requests: bool = True, workers: in
     (place / "conf.py").write_text(CONFIG)
     # gunicorn is run by a file, whose directory is all that comes onto the path.
     (place / "run.py").write_text(PREAMBLE + "from gunicorn.app.wsgiapp import run\nrun()\n")
-    command = [sys.executable, "run.py", "--config", "conf.py", "--workers", str(workers), "benchmarks.serving:create()"]
+    command = [
+        sys.executable,
+        "run.py",
+        "--config",
+        "conf.py",
+        "--workers",
+        str(workers),
+        "benchmarks.serving:create()",
+    ]
     environment = {**os.environ, "BENCH_CONTENDER": contender, "BENCH_LOGS": str(directory)}
     environment["BENCH_REQUESTS"] = str(int(requests))
     process = subprocess.Popen(command, cwd=place, env=environment, stdin=subprocess.DEVNULL)

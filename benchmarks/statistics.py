@@ -91,19 +91,20 @@ class Target:
     bound: float
     #: Whether the bound is the most that it may be; otherwise it is the least.
     at_most: bool = True
-    #: Whether a figure that is no further from ``neutral`` than the floor meets the target, whatever the bound.
+    #: Whether a figure inside the floor meets the target, whatever the bound.
     floor_suffices: bool = False
-    #: What the figure is when there is no effect.
-    neutral: float = 0.0
 
 
 MET, NOT_MET, NOT_RESOLVED = "met", "not met", "not resolved"
 
 
-def verdict(found: Estimate, floor: float | None, target: Target) -> str:
-    """`MET` or `NOT_MET` if the whole interval, and the value give or take the floor, are on one side of the target."""
+def verdict(found: Estimate, floor: float | None, target: Target, neutral: float | None = None) -> str:
+    """`MET` or `NOT_MET` if the whole interval, and the value give or take the floor, are on one side of the target.
+
+    ``neutral`` is what the figure is when there is no effect: 0 for a difference, 1 for a quotient.
+    """
     floor = floor or 0.0
-    if target.floor_suffices and abs(found.value - target.neutral) <= floor:
+    if target.floor_suffices and neutral is not None and abs(found.value - neutral) <= floor:
         return MET
     low, high = min(found.low, found.value - floor), max(found.high, found.value + floor)
     if not target.at_most:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.results import Row
 from benchmarks.rounds import Outcome
-from benchmarks.statistics import Estimate, Target
+from benchmarks.statistics import NOT_RESOLVED, Estimate, Target
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -58,7 +58,7 @@ def target_table(rows: Iterable[Row]) -> Table:
     for row in rows:
         if row.target is not None:
             verdict = row.verdict or "no result"
-            if row.found is not None and row.floor is not None and not row.resolved:
+            if not row.resolved:
                 verdict += " (effect inside the floor)"
             if row.lost:
                 verdict += f": records {row.landed}"
@@ -68,11 +68,10 @@ def target_table(rows: Iterable[Row]) -> Table:
 
 def scenario_table(outcome: Outcome) -> Table:
     """All figures of one scenario."""
-    lines = []
-    for row in outcome.rows:
-        resolved = "" if row.resolved or row.floor is None or row.found is None else "not resolved"
-        note = "; ".join(filter(None, [resolved, row.note]))
-        lines.append([row.contender, row.figure, *_measured(row), note, row.landed])
+    lines = [
+        [row.contender, row.figure, *_measured(row), "" if row.resolved else NOT_RESOLVED, row.landed]
+        for row in outcome.rows
+    ]
     return f"{outcome.scenario.name}: {outcome.scenario.question}", FIGURES, lines
 
 
@@ -94,8 +93,8 @@ def machine_text(machine: dict[str, Any], seed: int, quick: bool) -> str:
     """One paragraph."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}; load before: {machine['load'][0]}. {versions}. "
-        f"Seed {seed}, {'quick' if quick else 'full'} run."
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}; load before: {machine['load'][0]}. "
+        f"{versions}. Seed {seed}, {'quick' if quick else 'full'} run."
     )
 
 
@@ -103,8 +102,7 @@ def markdown(outcomes: Sequence[Outcome], machine: dict[str, Any], seed: int, qu
     """Everything."""
     parts = [machine_text(machine, seed, quick)]
     parts.append(_markdown_table(target_table(row for outcome in outcomes for row in outcome.rows)))
-    for outcome in outcomes:
-        parts.append(_markdown_table(scenario_table(outcome)) + "\n\n" + about(outcome))
+    parts += [_markdown_table(scenario_table(outcome)) + "\n\n" + about(outcome) for outcome in outcomes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,12 +118,16 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("~", "\\~") for cell in cells) + " |"
 
 
-def rest(outcomes: Sequence[Outcome], machine: dict[str, Any], seed: int, quick: bool) -> str:
-    """Everything, to be included below a heading of a page."""
+def rest(
+    outcomes: Sequence[Outcome], machine: dict[str, Any], seed: int, quick: bool, plots: Mapping[str, str] | None = None
+) -> str:
+    """Everything, to be included below a heading of a page; ``plots`` are paths, as seen from there, by scenario."""
     parts = [_escape(machine_text(machine, seed, quick))]
     parts.append(_list_table(target_table(row for outcome in outcomes for row in outcome.rows)))
     for outcome in outcomes:
-        parts.append(_list_table(scenario_table(outcome)) + "\n" + _escape(about(outcome)))
+        parts += [_list_table(scenario_table(outcome)) + "\n" + _escape(about(outcome))]
+        if path := (plots or {}).get(outcome.scenario.name):
+            parts += [f".. image:: {path}\n   :alt: {outcome.scenario.question}"]
     parts.append("The contenders:")
     parts.append("\n".join(f"``{each.name}``\n   {_escape(each.about)}" for each in CONTENDERS.values()))
     return "\n\n".join(parts) + "\n"

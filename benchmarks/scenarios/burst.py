@@ -51,18 +51,20 @@ def conclude(blocks: Blocks) -> list[Row]:
             worst = max(blocks.values("ours", figure).values())
             target = Target(0.0)
             rows.append(blocks.row("ours", text, "", Estimate(worst, worst, worst, found.count), None, target))
-    return rows + blocks.rows_plain("each", "one record of the burst", "µs") + blocks.rows_plain(
-        "MiB", "memory at its end, above its begin", "MiB"
+    return (
+        rows
+        + blocks.rows_plain("each", "one record of the burst", "µs")
+        + blocks.rows_plain("MiB", "memory at its end, above its begin", "MiB")
     )
 
 
 SCENARIO = Scenario(
     name="burst",
     question="What is kept of a burst that the queue does not hold?",
-    contenders=("file", "stdlib", "loguru", "ours"),
+    contenders=("file", "stdlib", "ours"),
     reference="file",
-    quick=Plan(1, {"records": 120_000}, without=("loguru",)),
-    full=Plan(3, {"records": 300_000}),
+    quick=Plan(1, {"records": 120_000}),
+    full=Plan(2, {"records": 200_000}),
     measure=measure,
     conclude=conclude,
     unavailable=no_memory,

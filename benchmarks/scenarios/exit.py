@@ -42,7 +42,7 @@ SCENARIO = Scenario(
     contenders=("file", "clh", "stdlib", "stdlib-simple", "loguru", "ours"),
     reference="file",
     quick=Plan(1, {"records": 20_000}),
-    full=Plan(6, {"records": 40_000}),
+    full=Plan(4, {"records": 40_000}),
     measure=measure,
     conclude=conclude,
 )

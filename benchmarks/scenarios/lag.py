@@ -59,7 +59,7 @@ SCENARIO = Scenario(
     contenders=("file", "stdlib", "loguru", "ours"),
     reference="file",
     quick=Plan(1, {"records": 10}),
-    full=Plan(3, {"records": 60}),
+    full=Plan(2, {"records": 60}),
     measure=measure,
     conclude=conclude,
 )

@@ -64,7 +64,7 @@ SCENARIO = Scenario(
     contenders=("null", "file", "stdlib", "stdlib-simple", "loguru", "ours"),
     reference="null",
     quick=Plan(2, {"records": 2_000, "pause": 0.1}, without=("stdlib-simple",)),
-    full=Plan(8, {"records": 8_000, "pause": 0.2}),
+    full=Plan(5, {"records": 8_000, "pause": 0.2}),
     measure=measure,
     conclude=conclude,
 )
