@@ -102,9 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the order of blocks and of planned loads (default: the time)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and all raw results")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
-    parser.add_argument(
-        "--rst", type=Path, metavar="FILE", help="write the tables as reStructuredText, with --plots those in it"
-    )
+    parser.add_argument("--rst", type=Path, metavar="FILE", help="write them as reStructuredText, with the plots")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw SVG plots (needs matplotlib)")
     return parser
 

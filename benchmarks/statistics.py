@@ -21,7 +21,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
     if not values:
         raise ValueError("no values, no percentile")
     ordered = sorted(values)
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+    rank = math.ceil(round(percent * len(ordered) / 100, 6))  # 99.9 % of 1,000 is 999, not a trifle more
+    return ordered[max(0, rank - 1)]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
