@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, cast
+from typing import Any
 
 from flask import Flask
 from werkzeug.test import EnvironBuilder
@@ -48,7 +48,7 @@ def make(contender: Contender, directory: Path, **options: Any) -> tuple[Flask, 
 
 def environs(tag: str, count: int, view: str = "item") -> list[Environ]:
     """The environments of ``count`` requests, each with a mark of its own."""
-    base = EnvironBuilder(path="/", headers={"User-Agent": "bench", "Accept": "*/*"}).get_environ()
+    base = EnvironBuilder(path="/", headers=[("User-Agent", "bench"), ("Accept", "*/*")]).get_environ()
     made: list[Environ] = []
     for number in range(count):
         path = f"/{view}/{mark(tag, number)}"
@@ -58,7 +58,7 @@ def environs(tag: str, count: int, view: str = "item") -> list[Environ]:
 
 def answer(app: Flask, environ: Environ) -> None:
     """One request, from the environment to the closed body."""
-    body = cast(Iterable[bytes], app.wsgi_app(environ, _start_response))
+    body = app.wsgi_app(environ, _start_response)
     for _ in body:
         pass
     close: Callable[[], object] | None = getattr(body, "close", None)

@@ -209,7 +209,7 @@ def open_logxide(app: Flask, directory: Path) -> Logging:
     """logxide, which hands records to a file handler from a thread of its own."""
     import logxide
 
-    class Lines(logxide.Formatter):  # type: ignore[misc]
+    class Lines(logxide.Formatter):
         """Its own formatter returns the message alone."""
 
         def format(self, record: Any) -> str:
@@ -221,7 +221,7 @@ def open_logxide(app: Flask, directory: Path) -> Logging:
 
     bare_logger(app)
     path = directory / "app.log"
-    file = logxide.FileHandler(str(path))
+    file: Any = logxide.FileHandler(str(path))
     file.setFormatter(Lines())
     logger = logxide.getLogger("bench")
     logger.setLevel(logging.INFO)

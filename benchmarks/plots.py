@@ -19,7 +19,7 @@ LATENCIES = {
     "slow_disk": "a request while the disk stalls",
 }
 #: Fixed, so that a run that changed nothing changes no file, and a contender has one colour everywhere.
-STYLE = {"svg.hashsalt": "flask_asynclog", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "flask_asynclog", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 COLOURS = {
     "none": "#999999", "null": "#666666", "file": "#e69f00", "clh": "#d55e00", "stdlib": "#56b4e9",
     "stdlib-simple": "#0072b2", "loguru": "#cc79a7", "logxide": "#8c6d31", "picologging": "#b8a600", "ours": "#009e73",

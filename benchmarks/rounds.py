@@ -61,7 +61,11 @@ def run(scenario: Scenario, plan: Plan, seed: int, say: Callable[[str], None]) -
         return Outcome(scenario, nothing, [], {}, reason, absent)
     parameters = dict(plan.parameters)
     if scenario.prepare is not None:
-        parameters |= scenario.prepare(parameters)
+        try:
+            parameters |= scenario.prepare(parameters)
+        except (OSError, RuntimeError) as error:
+            say(f"  skipped: {error}")
+            return Outcome(scenario, nothing, [], parameters, f"it could not be prepared: {error}", absent)
     choose = random.Random(f"{seed} {scenario.name}")
     blocks: list[Block] = []
     for number in range(plan.rounds):

@@ -43,9 +43,14 @@ class Estimate:
     count: int
 
 
+def first_median(rows: Sequence[Sequence[float]]) -> float:
+    """Median of the first numbers of ``rows``."""
+    return median(row[0] for row in rows)
+
+
 def estimate(
     samples: Sequence[Sequence[float]],
-    figure: Callable[[Sequence[Sequence[float]]], float] = lambda rows: median(row[0] for row in rows),
+    figure: Callable[[Sequence[Sequence[float]]], float] = first_median,
     seed: int = 0,
 ) -> Estimate:
     """``figure`` of all ``samples`` (one row of numbers for each round), and its bootstrap interval over the rounds.
