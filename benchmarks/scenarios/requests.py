@@ -47,7 +47,7 @@ SCENARIO = Scenario(
         "none", "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="none",
-    quick=Plan(3, {"warm": 200, "requests": 1000}),
+    quick=Plan(3, {"warm": 200, "requests": 2000}),
     full=Plan(12, {"warm": 300, "requests": 4000}),
     measure=measure,
     conclude=conclude,
