@@ -57,7 +57,7 @@ SCENARIO = Scenario(
     ),
     reference="null",
     quick=Plan(3, {"bursts": 6, "size": 500, "pause": 0.02}),
-    full=Plan(12, {"bursts": 11, "size": 1000, "pause": 0.04}),
+    full=Plan(10, {"bursts": 11, "size": 1000, "pause": 0.04}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip

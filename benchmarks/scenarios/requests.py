@@ -48,7 +48,7 @@ SCENARIO = Scenario(
     ),
     reference="none",
     quick=Plan(3, {"warm": 200, "requests": 2000}),
-    full=Plan(12, {"warm": 300, "requests": 4000}),
+    full=Plan(10, {"warm": 300, "requests": 4000}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip

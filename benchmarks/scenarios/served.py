@@ -86,7 +86,7 @@ SCENARIO = Scenario(
     contenders=("none", "file", "clh", "stdlib", "ours"),
     reference="none",
     quick=Plan(3, {"calibrate": 1.5, "seconds": 1.2}, without=("clh", "stdlib")),
-    full=Plan(7, {"calibrate": 4.0, "seconds": 3.0}),
+    full=Plan(6, {"calibrate": 4.0, "seconds": 3.0}),
     measure=measure,
     conclude=conclude,
     prepare=prepare,

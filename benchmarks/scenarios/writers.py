@@ -112,7 +112,7 @@ SCENARIO = Scenario(
     contenders=("clh", "ours"),
     reference="ours",
     quick=Plan(3, {"records": 16_000, "max_bytes": 400_000}),
-    full=Plan(7, {"records": 40_000, "max_bytes": 1_000_000}),
+    full=Plan(6, {"records": 40_000, "max_bytes": 1_000_000}),
     measure=measure,
     conclude=conclude,
 )
