@@ -16,9 +16,8 @@ from flask import Request
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context, Span
-from flask_asynclog.exchangerecord import ExchangeRecord
+from flask_asynclog.exchangerecord import ExchangeRecord, HookEvent
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.records import Event
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.tracing import parse_traceparent
 from flask_asynclog.urls import Target
@@ -74,11 +73,8 @@ def _environ_key(header: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
-class ExchangeEvent(Event, Protocol):
+class ExchangeEvent(HookEvent, Protocol):
     """What there is to log of an exchange. Not a record yet: most become one where they are written."""
-
-    #: Name of the place in this library that logs it.
-    function: str
 
     @property
     def exchange(self) -> Exchange:

@@ -76,6 +76,16 @@ class Outcome:
         return self.exchange.source.logger
 
     @property
+    def thread(self) -> int | None:
+        """See `HookEvent`."""
+        return self.exchange.thread
+
+    @property
+    def thread_name(self) -> str | None:
+        """See `HookEvent`."""
+        return self.exchange.thread_name
+
+    @property
     def code(self) -> int:
         """``200``; 0, as Werkzeug has it, where there is no number."""
         return number_of(self.status[:3].strip()) or 0
