@@ -6,6 +6,7 @@
     python3 bootstrap.py matrix [VERSION …]
                                  every server, fork and end on this Python or on those (3.12 3.14 3.14t), built where
                                  the machine has none
+    python3 bootstrap.py bench   install everything, run the benchmarks (--quick: about 3 minutes)
 
 Arguments after the command go to the program it runs.
 """
@@ -90,6 +91,10 @@ def main() -> None:
         create_environment()
         install("tox>=4.22")
         matrix(arguments)
+    elif command == "bench":
+        create_environment()
+        install(".[bench]")
+        run(PYTHON, "-m", "benchmarks", *arguments)
     else:
         sys.exit(__doc__)
 

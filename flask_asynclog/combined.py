@@ -71,7 +71,7 @@ class CombinedFormatter(EntryFormatter):
         return (
             f"{client} - {user} [{self._time(exchange.created)}] "
             f'"{method} {escape_apache(exchange.request_target)} {protocol}" '
-            f'{outcome.code or "-"} {outcome.body_size or "-"} "{escape_apache(referer)}" "{escape_apache(user_agent)}"'
+            f'{outcome.code:03} {outcome.body_size or "-"} "{escape_apache(referer)}" "{escape_apache(user_agent)}"'
         )
 
     def _time(self, created: float) -> str:

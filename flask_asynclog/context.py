@@ -65,6 +65,10 @@ class Context:
         """The same, with what was bound as it may be shown."""
         return self
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        # In another process, which may not even have this library, it means nothing.
+        return type(None), ()
+
 
 class DerivedContext(Context):
     """Another one with more fields, or in another span."""

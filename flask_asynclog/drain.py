@@ -18,6 +18,9 @@ from flask_asynclog.native import Signal, get_ident, sleep
 from flask_asynclog.queue import Mark, RecordQueue
 from flask_asynclog.records import Entry, own_record, restore
 from flask_asynclog.redaction import Redactor
+from flask_asynclog.report import Once
+from flask_asynclog.tracing import tracing
+from flask_asynclog.values import show_error
 
 #: Records per batch: past about a hundred, larger ones cost as much per record and hold the lock longer.
 BATCH_RECORDS = 256
@@ -66,6 +69,7 @@ class Drain:
         self._context = Context(drains=queue)
         self._outer_context: Context | None = None
         self._drop_report = DropReport(queue.tally.drops)
+        self._once = Once()
         self._delivery = Delivery(
             handlers,
             queue.tally,
@@ -107,6 +111,7 @@ class Drain:
         self._queue.working()
 
     def __exit__(self, *_: object) -> None:
+        self._queue.under_way = False
         self._queue.consumer = None
         current.set(self._outer_context)
         self.flushes.end()
@@ -118,6 +123,7 @@ class Drain:
         :param flush_interval: longest wait for more, in seconds.
         """
         queue = self._queue
+        queue.under_way = False
         while True:
             self.flushes.serve()
             if self._stopping and self._passed_stop():
@@ -145,12 +151,30 @@ class Drain:
 
     def deliver(self, batch: Sequence[Entry]) -> None:
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
+        if not self._queue.careful and tracing():  # somebody has imported it meanwhile
+            self._queue.be_careful()
         self._delivery.deliver(self._prepared(batch))
         self.report_drops()
 
     def _prepared(self, batch: Sequence[Entry]) -> Sequence[Entry]:
         prepare = self._prepare
-        return batch if prepare is None else [prepare(restore(entry)) for entry in batch]
+        if prepare is None:
+            return batch
+        prepared: list[Entry] = []
+        failed = 0
+        try:
+            for entry in batch:
+                try:
+                    prepared.append(prepare(restore(entry)))
+                except Exception as error:
+                    failed += 1
+                    self._once.say(f"prepare {type(error)}", f"prepare() failed on a record: {show_error(error)}")
+        except BaseException:  # a signal handler's
+            failed = len(batch)
+            raise
+        finally:
+            self._queue.tally.failed += failed
+        return prepared
 
     def report(self, text: str, *args: object) -> None:
         """Write a WARNING of this library into the log."""

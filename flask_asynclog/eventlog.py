@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from logging import Logger
+from types import FunctionType
 
 from flask_asynclog.exchange import ExchangeEvent
 from flask_asynclog.queuehandler import AsyncQueueHandler
@@ -17,13 +18,17 @@ _root = logging.getLogger()
 
 
 def _if_of_logging(function: Callable[..., object]) -> Callable[..., object] | None:
-    # Told by the place of its code: a wrapper around it looks the same otherwise.
-    code = getattr(function, "__code__", None)
-    return function if code is not None and code.co_filename == Logger.info.__code__.co_filename else None
+    # Told by the place of its code: a wrapper around it looks the same otherwise. wrapt's even has the same code.
+    if type(function) is not FunctionType:
+        return None
+    return function if function.__code__.co_filename == logging.getLevelName.__code__.co_filename else None
 
 
-#: The standard library's own; ``None`` if somebody replaced it before us. Sentry does, to see every record.
+#: The standard library's own; ``None`` if somebody replaced it before us. Sentry does, to see every record; ddtrace, to
+#: add to it.
 _call_handlers = _if_of_logging(Logger.callHandlers)
+_make_record = _if_of_logging(Logger.makeRecord)
+_handle = _if_of_logging(Logger.handle)
 
 
 class EventLogger:
@@ -68,6 +73,8 @@ class EventLogger:
             and levelno >= handler.hold_below
             and logger.isEnabledFor(levelno)
             and Logger.callHandlers is _call_handlers
+            and Logger.makeRecord is _make_record
+            and Logger.handle is _handle
             and logging.getLogRecordFactory() is logging.LogRecord
         )
 
@@ -78,7 +85,7 @@ class EventLogger:
             return
         if event.exchange.thread is None:
             event.exchange.note_thread()
-        if self._plain and logging.getLogRecordFactory() is logging.LogRecord:
+        if self._plain and Logger.makeRecord is _make_record and logging.getLogRecordFactory() is logging.LogRecord:
             record = event.record()
         else:
             extra = {EVENT: event}

@@ -10,43 +10,32 @@ import re
 import threading
 from collections.abc import Sequence
 from contextvars import Context as Variables
-from contextvars import copy_context
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from flask import Request
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context, Span
-from flask_asynclog.exchangerecord import ExchangeRecord
+from flask_asynclog.exchangerecord import ExchangeRecord, HookEvent
 from flask_asynclog.headers import decoded, number_of, visible
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.records import Event
-from flask_asynclog.source import (
-    CLIENT,
-    HOST,
-    KEYS,
-    LENGTH,
-    PROTOCOL,
-    REFERER,
-    TRACEPARENT,
-    USER,
-    USER_AGENT,
-    Source,
-)
+from flask_asynclog.source import CLIENT, KEYS, LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
 from flask_asynclog.tracing import parse_traceparent
 from flask_asynclog.urls import Target, quoted_path
 from flask_asynclog.values import IMMUTABLE
 
+if TYPE_CHECKING:
+    from werkzeug.routing import Rule
+
 #: What a URL with a name and its value, or with a password, has in it.
 _may_tell = re.compile("[=@%]").search
 
+_Target: TypeAlias = tuple[str, str | None, tuple[str, int | None] | None, str, str, bytes]
 
-class ExchangeEvent(Event, Protocol):
+
+class ExchangeEvent(HookEvent, Protocol):
     """What there is to log of an exchange. Not a record yet: most become one where they are written."""
-
-    #: Name of the place in this library that logs it.
-    function: str
 
     @property
     def exchange(self) -> Exchange:
@@ -89,8 +78,14 @@ class Exchange(Context):
     user: str | None = None
     #: Records below the normal level, until it is known whether they are wanted.
     held: HeldRecords | None = None
+    #: The rule that it matched; of the environment, the values of the source's keys. ``None``: nobody wants to know.
+    rule: Rule | None = None
+    sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
     variables: Variables | None = None
+    #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
+    pushed_for: int | None = None
+    outer: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -99,23 +94,28 @@ class Exchange(Context):
         self.created = created
         self.started = perf_counter()
 
-    def begin(self, request: Request, *, thread: bool) -> None:
-        """Keep what is to be logged of ``request``; with ``thread``, also which one it runs on."""
-        self.begun = True
+    def begin(self, request: Request, *, fields: bool, thread: bool) -> None:
+        """Keep what is to be logged of ``request``.
+
+        :param fields: all of it, rather than what the text lines have.
+        :param thread: also which thread it runs on.
+        """
         self.method = request.method
-        self.path = request.path
-        self.rule = request.url_rule
-        #: What `url` is made of, beside host and path.
-        self.origin_form: tuple[str, tuple[str, int | None] | None, str, bytes] = (
+        self.path = path = request.path
+        self.target: _Target = (
             request.scheme,
+            request.environ.get("HTTP_HOST"),
             request.server,
             request.root_path,
+            path,
             request.query_string,
         )
-        self.sent: tuple[Any, ...] = tuple(map(request.environ.get, self.source.keys))
+        if fields:  # each look into the environment is a miss of the processor's cache
+            self.rule = request.url_rule
+            self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
             self.note_thread()
-        self.variables = copy_context()
+        self.begun = True
 
     def note_thread(self) -> None:
         """Keep which thread this is."""
@@ -147,7 +147,8 @@ class Exchange(Context):
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
         known = fields.read_all(fields.REQUEST, self)
-        for name, value in zip(self.source.request_headers, self.sent[len(KEYS) :], strict=False):
+        kept = () if self.sent is None else self.sent[len(KEYS) :]
+        for name, value in zip(self.source.request_headers, kept, strict=False):
             if value is not None:
                 shown = self.source.redactor.value(name, visible(decoded(value)))
                 known[f"http.request.header.{name}"] = [shown]
@@ -156,6 +157,10 @@ class Exchange(Context):
     def record(self) -> logging.LogRecord:
         """The ``Request`` record."""
         return ExchangeRecord(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As of `records.event_fields`.
+        return dict, (self.fields(),)
 
     @property
     def suffix(self) -> str:
@@ -170,23 +175,17 @@ class Exchange(Context):
     # The parts, by the names that `fields` reads them by.
 
     @property
-    def target(self) -> Target:
-        """What it is for."""
-        scheme, server, root_path, query = self.origin_form
-        return Target(scheme, self.sent[HOST], server, root_path, self.path, query)
-
-    @property
     def url(self) -> str:
         """All of the URL, without control characters and secrets."""
-        target = self.target
+        target = Target._make(self.target)
         url = f"{target.base}{target.relative}"
         return self._without_secrets(url)
 
     @property
     def request_target(self) -> str:
         """Path and query as they stood in the request's first line, without secrets."""
-        _, _, root_path, query = self.origin_form
-        target = quoted_path(self._without_secrets(root_path.rstrip("/") + self.path))
+        _, _, _, root_path, path, query = self.target
+        target = quoted_path(self._without_secrets(root_path.rstrip("/") + path))
         if query:
             # A blank would end it there. All else is as it was sent.
             sent = query.decode("utf-8", "surrogateescape").replace(" ", "%20")
@@ -201,21 +200,19 @@ class Exchange(Context):
     @property
     def span(self) -> Span | None:
         """OpenTelemetry's, or that of the ``traceparent`` header."""
-        if self.own_span is None and self.begun:
-            header = self.sent[TRACEPARENT]
-            return parse_traceparent(header) if header else None
-        return self.own_span
+        header = self._kept(TRACEPARENT)
+        return self.own_span or (parse_traceparent(header) if header else None)
 
     @property
     def query(self) -> str:
         """The query string, without secrets."""
-        query = self.origin_form[3].decode("utf-8", "backslashreplace")
+        query = self.target[5].decode("utf-8", "backslashreplace")
         return self.source.redactor.query(query) if query else query
 
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return self.origin_form[0]
+        return self.target[0]
 
     @property
     def route(self) -> str | None:
@@ -235,12 +232,12 @@ class Exchange(Context):
     @property
     def client(self) -> str | None:
         """Address of the client, as ``request.remote_addr``."""
-        return self.sent[CLIENT] or None
+        return self._kept(CLIENT)
 
     @property
     def remote_user(self) -> str | None:
         """The user whom the server has checked."""
-        return decoded(self.sent[USER]) or None
+        return decoded(self._kept(USER))
 
     @property
     def user_agent(self) -> str | None:
@@ -250,7 +247,7 @@ class Exchange(Context):
     @property
     def sent_user_agent(self) -> str | None:
         """The same, with the bytes that are no UTF-8 as surrogates."""
-        text = decoded(self.sent[USER_AGENT])
+        text = decoded(self._kept(USER_AGENT))
         return self.source.redactor.text(text) if text else None
 
     @property
@@ -261,23 +258,23 @@ class Exchange(Context):
     @property
     def sent_referer(self) -> str | None:
         """The same, with the bytes that are no UTF-8 as surrogates."""
-        text = decoded(self.sent[REFERER])
+        text = decoded(self._kept(REFERER))
         return self.source.redactor.url(text) if text else None
 
     @property
     def server_address(self) -> str | None:
         """Name or address of the server, as the client called it."""
-        return self.target.address
+        return Target._make(self.target).address
 
     @property
     def server_port(self) -> int | None:
         """The port that the client called."""
-        return self.target.port
+        return Target._make(self.target).port
 
     @property
     def protocol(self) -> str:
         """``HTTP/1.1``."""
-        return self.sent[PROTOCOL] or ""
+        return self._kept(PROTOCOL) or ""
 
     @property
     def protocol_version(self) -> str | None:
@@ -287,11 +284,14 @@ class Exchange(Context):
     @property
     def body_size(self) -> int | None:
         """Bytes of the request's body, as of its header."""
-        return number_of(self.sent[LENGTH])
+        return number_of(self._kept(LENGTH))
 
     def _without_secrets(self, url: str) -> str:
         redactor = self.source.redactor
         return redactor.url(url) if redactor.patterns or _may_tell(url) else url
+
+    def _kept(self, index: int) -> str | None:
+        return None if self.sent is None else self.sent[index] or None
 
 
 IMMUTABLE.add(Exchange)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from flask_asynclog.records import CONTEXT, EVENT
-
-if TYPE_CHECKING:
-    from flask_asynclog.exchange import ExchangeEvent
+from flask_asynclog.records import EVENT, Event, complete, context_fields, context_of, event_fields
 
 _sample = logging.makeLogRecord({})
 #: `logging` counts ``relativeCreated`` from here, seconds since the epoch.
@@ -23,16 +20,32 @@ def _process_name(pid: int) -> str | None:
     return logging.makeLogRecord({}).processName
 
 
+class HookEvent(Event, Protocol):
+    """An event that a hook has seen."""
+
+    #: Name of the hook.
+    function: str
+
+    @property
+    def thread(self) -> int | None:
+        """Number of the thread it was on; ``None``: nobody wants to know."""
+        ...
+
+    @property
+    def thread_name(self) -> str | None:
+        """Name of that thread."""
+        ...
+
+
 class ExchangeRecord(logging.LogRecord):
-    """A record of an `ExchangeEvent`, made without the walk up the stack that finds the place of a logging call.
+    """A record of a `HookEvent`, made without the walk up the stack that finds the place of a logging call.
 
     What the event tells can be had by name, ``getattr(record, "http.response.status_code")``, and costs nothing until
     somebody asks.
     """
 
-    def __init__(self, event: ExchangeEvent) -> None:
+    def __init__(self, event: HookEvent) -> None:
         # Each of them, in one order: all these records, and their copies, share one table of names.
-        exchange = event.exchange
         self.name = event.name
         self.msg = event.message
         self.args = (event,)
@@ -49,8 +62,8 @@ class ExchangeRecord(logging.LogRecord):
         self.created = created = event.created
         self.msecs = float(int((created - int(created)) * 1000))
         self.relativeCreated = (created - _STARTED) * 1000
-        self.thread = exchange.thread
-        self.threadName = exchange.thread_name
+        self.thread = event.thread
+        self.threadName = event.thread_name
         self.process = os.getpid()
         self.processName = _process_name(self.process)
         for name in _OTHERS:
@@ -61,12 +74,16 @@ class ExchangeRecord(logging.LogRecord):
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__
         if not name.startswith("_") and EVENT in fields:
-            if name == "request_id" and fields[CONTEXT].request_id is not None:
-                return fields[CONTEXT].request_id
-            known = fields[EVENT].fields()
+            known = event_fields(fields) | context_fields(context_of(fields))
             if name in known:
                 return known[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, or what goes to another process: of the standard library's types, with all that the event tells.
+        fields = {**self.__dict__, "msg": self.getMessage(), "args": None}
+        record = complete(logging.makeLogRecord(fields))
+        return logging.makeLogRecord, (record.__dict__,)
 
 
 _FILE = os.path.basename(__file__)

@@ -20,7 +20,8 @@ def visible(text: str | None) -> str | None:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def number_of(text: str | None) -> int | None:
-    """The number that a header has, if it has one."""
+def number_of(value: object) -> int | None:
+    """The number that a header has, if it has one; apps give some as a number, which WSGI does not allow."""
+    text = str(value)
     # No number of bytes has more digits; and Python refuses to read thousands of them.
-    return int(text) if text and len(text) < 20 and text.isascii() and text.isdecimal() else None
+    return int(text) if len(text) < 20 and text.isascii() and text.isdecimal() else None

@@ -15,18 +15,18 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
-from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
+from flask_asynclog.headers import number_of
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.outcome import Outcome
+from flask_asynclog.outcome import Outcome, SentOutcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
@@ -43,10 +43,18 @@ if TYPE_CHECKING:
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _once = Once()
+#: Of the exchange, in the environ of its request.
+_KEY = "flask_asynclog.exchange"
 
 
-def _is_response(value: object) -> bool:
-    return isinstance(value, BaseResponse)  # whatever somebody's after_request returned
+def _is_whole(response: Response) -> bool:
+    """Whether all of a response is there before it is sent, though it is no list of parts."""
+    body = response.response
+    return not response.direct_passthrough and (
+        isinstance(body, (list, tuple))
+        # What Werkzeug makes of a page for an error.
+        or (type(body) is ClosingIterator and "Content-Length" in response.headers)
+    )
 
 
 def _say(where: str, error: Exception) -> None:
@@ -88,6 +96,8 @@ class RequestHooks:
         self._rate = settings.sample_rate
         self._held = settings.buffer_size if settings.buffer_level is not None else 0
         self._response_headers = frozenset(name.lower() for name in settings.response_headers)
+        #: Whether Flask-Login is there; `None`: not known before the first request.
+        self._login: bool | None = None
         #: Whether there is nothing to decide about a response.
         self._logs_all = self._log_responses and self._rate >= 1 and not (self._held or self._response_headers)
         self._header = settings.request_id_header or ""
@@ -114,15 +124,20 @@ class RequestHooks:
         now = time()
         request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
         exchange = Exchange(self._source, request_id, now)
+        environ[_KEY] = exchange
         outer = current.get()
         current.set(exchange)
         try:
             body = self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            if not exchange.responded and "HTTP_UPGRADE" in environ:
+                self._upgraded(exchange, environ)
             if exchange.responded and exchange.to_come is None:
                 exchange.variables = None
                 return body
             return self._follow(exchange, environ, body)
         except BaseException as error:
+            if isinstance(error, StopIteration):  # what gunicorn is told when there is no more to do
+                self._upgraded(exchange, environ)
             self._fail(exchange, environ, error)
             raise
         finally:
@@ -149,14 +164,12 @@ class RequestHooks:
             exchange = current.get()
             if type(exchange) is not Exchange and exchange is not None:
                 exchange = exchange.origin
-            if type(exchange) is Exchange and exchange.source is self._source and _is_response(response):
-                body = type(response.response)
-                exchange.ordinary = not response.direct_passthrough and (
-                    body is list
-                    or body is tuple
-                    # What Werkzeug makes of a page for an error.
-                    or (body is ClosingIterator and "Content-Length" in response.headers)
-                )
+            if type(exchange) is Exchange and exchange.source is self._source:
+                try:
+                    ordinary = type(response.response) is list and not response.direct_passthrough
+                    exchange.ordinary = ordinary or _is_whole(response)
+                except AttributeError:  # whatever somebody's after_request returned
+                    exchange.ordinary = False
         return response
 
     def _start_response(
@@ -168,33 +181,43 @@ class RequestHooks:
         headers: list[tuple[str, str]],
         exc_info: ExcInfo | None = None,
     ) -> Any:
-        """Add the request id to ``headers``, and log ``Response 200 OK …``; then do what the server does."""
+        """Add the request id to ``headers``; do what the server does, and log ``Response 200 OK …``."""
+        size = None
         try:
-            size, request_id, id_header = None, exchange.request_id, self._lower_header
+            if type(headers) is not list:
+                headers = list(headers)
+            request_id, id_header = exchange.request_id, self._lower_header
+            length = len(id_header)
             for name, value in headers:
-                if name == "Content-Length":
+                if len(name) == 14 and name.lower() == "content-length":
                     size = value
-                elif name.lower() == id_header:
+                elif len(name) == length and name.lower() == id_header:
                     request_id = None
             if request_id is not None:
-                headers.append((self._header, request_id))
+                headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
             if not exchange.begun:  # Flask had not come so far
                 self._begin(exchange, Request(environ, populate_request=False))
-            if "flask_login" in modules:
-                exchange.user = _user()
-            if exchange.ordinary and not exchange.responded:
-                exchange.responded = True
-                outcome = Outcome(exchange, status, size, current.get())
-                if exchange.alone and self._logs_all:
-                    self._accept(outcome, outcome.levelno)
-                else:
-                    self._log_outcome(outcome, headers)
-            elif exchange.to_come is not None or not exchange.responded:
-                exchange.responded = True
-                exchange.to_come = status, size, headers
         except Exception as error:
             _say("start_response", error)
-        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+        # Before it is logged: a server that refuses the headers makes a 500 of it.
+        write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+        if exchange.begun and (exchange.to_come is not None or not exchange.responded):
+            try:
+                exchange.responded = True
+                if self._login:
+                    exchange.user = _user()
+                if exchange.ordinary and exchange.to_come is None:
+                    kind = SentOutcome if self._response_headers else Outcome
+                    outcome = kind(exchange, status, size, current.get())
+                    if exchange.alone and self._logs_all:
+                        self._accept(outcome, outcome.levelno)
+                    else:
+                        self._log_outcome(outcome, headers)
+                else:
+                    exchange.to_come = status, size, headers
+            except Exception as error:
+                _say("start_response", error)
+        return write
 
     def _log_outcome(
         self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
@@ -210,7 +233,7 @@ class RequestHooks:
                 return
             if self._log_requests:  # now that it is known
                 self._log(exchange)
-        if self._response_headers:
+        if isinstance(outcome, SentOutcome):
             outcome.headers = [pair for pair in headers if pair[0].lower() in self._response_headers]
         self._log(outcome, error)
 
@@ -230,8 +253,7 @@ class RequestHooks:
     def _follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
         """Log a response when it has been sent, which is now where all of it is there."""
         context = current.get()
-        size = None if exchange.to_come is None else exchange.to_come[1]
-        whole = int(size) if size and size.isdecimal() else None
+        whole = None if exchange.to_come is None else number_of(exchange.to_come[1])
         end = partial(self._end, exchange)
         if isinstance(body, (list, tuple)):
             end(Sent(sum(map(len, body))))
@@ -249,7 +271,7 @@ class RequestHooks:
                     return  # no status: it is the server that answers
                 to_come = "500 INTERNAL SERVER ERROR", None, ()
             status, size, headers = to_come
-            outcome = Outcome(exchange, status, size, current.get())
+            outcome = SentOutcome(exchange, status, size, current.get())
             outcome.sent, outcome.aborted = sent.size, sent.aborted
             if sent.first_byte is not None:
                 outcome.first_byte = sent.first_byte - exchange.started
@@ -274,22 +296,25 @@ class RequestHooks:
 
     def _begin(self, exchange: Exchange, request: Request) -> None:
         pipeline = self._pipeline
-        exchange.begin(request, thread=pipeline.shows_threads)
+        exchange.alone = alone = self._events.alone(logging.INFO)
+        exchange.begin(request, fields=pipeline.shows_fields or not alone, thread=pipeline.shows_threads)
+        if not alone:
+            exchange.variables = copy_context()
         if pipeline.reconfigured:
             pipeline.repair()
+        if self._login is None:
+            self._login = "flask_login" in modules
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
             exchange.silent = True
             return
-        if "opentelemetry.trace" in modules:
-            pipeline.queue.be_careful()
+        if pipeline.queue.careful:
             exchange.own_span = current_span()
-        exchange.alone = self._events.alone(logging.INFO)
         if self._rate < 1 and random() >= self._rate:
             exchange.sampled = False
         elif self._log_requests:
-            if exchange.alone:
+            if alone:
                 self._accept(exchange, logging.INFO)
             else:
                 self._events.log(exchange)
@@ -311,38 +336,57 @@ class RequestHooks:
         except Exception as own:
             _say("wsgi_app", own)
 
+    def _upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
+        """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``."""
+        try:
+            upgraded = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+            if upgraded and exchange.begun and exchange.error is None and not exchange.responded:
+                exchange.responded = True
+                outcome = Outcome(exchange, "101 SWITCHING PROTOCOLS", None, current.get())
+                self._log_outcome(outcome, ())
+        except Exception as error:
+            _say("wsgi_app", error)
+
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out."""
-        context = current.get()
-        if context is not None and isinstance(exchange := context.origin, Exchange):
+        exchange = _exchange()
+        if exchange is not None:
             self._keep_error(exchange, exception)
 
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
         exchange.note_error(error, show_error(error), error_text(error))
 
-    # A context pushed by hand, and ``preprocess_request`` called in it.
+    # A context pushed by hand, and ``preprocess_request`` called in it; or that of a request whose app was called by a
+    # generator, so that `wsgi_app` has returned already.
 
     def _begin_by_hand(self) -> Exchange:
-        outer, now = current.get(), time()
-        exchange = _ExchangeByHand(self._source, self._request_id(request.environ, now), now)
-        exchange.outer = outer
+        exchange = request.environ.get(_KEY)
+        if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+            now = time()
+            exchange = Exchange(self._source, self._request_id(request.environ, now), now)
+        exchange.outer, exchange.pushed_for = current.get(), id(request._get_current_object())  # type: ignore[attr-defined]
         current.set(exchange)
         if not self._by_hand:
             self._by_hand = True
             request_tearing_down.connect(self._end_by_hand, current_app._get_current_object())  # type: ignore[attr-defined]
         return exchange
 
-    def _end_by_hand(self, app: Flask, **_: object) -> None:
-        context = current.get()
-        exchange = None if context is None else context.origin
-        if isinstance(exchange, _ExchangeByHand) and exchange.source is self._source:
+    def _end_by_hand(self, app: Flask, exc: BaseException | None = None, **_: object) -> None:
+        number = id(request._get_current_object())  # type: ignore[attr-defined]
+        served: object = request.environ.get(_KEY)
+        # Each time that it was preprocessed.
+        while (exchange := _exchange()) is not None and exchange.pushed_for == number:
+            if exc is not None and exchange is served:
+                self._fail(exchange, request.environ, exc)
+            exchange.variables = None
             current.set(exchange.outer)
 
 
-class _ExchangeByHand(Exchange):
-    """Remembers what to give back at its end."""
-
-    outer: Context | None = None
+def _exchange() -> Exchange | None:
+    """The one whose context this is."""
+    context = current.get()
+    origin = None if context is None else context.origin
+    return origin if isinstance(origin, Exchange) else None
 
 
 def _user() -> str | None:

@@ -7,7 +7,7 @@ Callers add; `LevelLanes.drop` may run on their threads too; everything else is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat, starmap
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -24,6 +24,8 @@ class Lane(Generic[Entry]):
         self.entries: deque[Entry] = deque()
         #: How many were taken out, less those given back.
         self.taken = 0
+        #: Odd while some are on their way back.
+        self._givings = 0
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -41,13 +43,33 @@ class Lane(Generic[Entry]):
     def give_back(self, entries: Iterable[Entry]) -> None:
         """Put back what was taken last, as the oldest."""
         returned = list(entries)
-        self.entries.extendleft(reversed(returned))
-        self.taken -= len(returned)
+        returned.reverse()
+        count, extend = len(returned), self.entries.extendleft
+        self._givings += 1
+        try:
+            self.taken -= count
+            extend(returned)
+        finally:
+            self._givings += 1
+
+    def entered(self) -> int:
+        """How many wait, or were taken out; what is on its way may be missing. Any thread."""
+        # In this order: what is taken meanwhile is missing, never counted twice.
+        return self._settled(lambda: self.taken + len(self.entries))
 
     def mark(self) -> int:
         """A mark behind all that waits now, for `passed`. Any thread."""
         # In this order: what is taken meanwhile makes it a later mark, never an earlier one.
-        return len(self.entries) + self.taken
+        return self._settled(lambda: len(self.entries) + self.taken)
+
+    def _settled(self, look: Callable[[], int]) -> int:
+        """What ``look`` returns while nothing is on its way back: that is microseconds, or this thread, interrupted."""
+        for _ in range(100):
+            before = self._givings
+            seen = look()
+            if before == self._givings and not before % 2:
+                return seen
+        return look()
 
     def passed(self, mark: int) -> bool:
         """Whether all that waited at ``mark`` is gone."""
@@ -65,10 +87,9 @@ class LevelLanes(Generic[Entry]):
     def __len__(self) -> int:
         return len(self.ordinary.entries) + len(self.important.entries)
 
-    @property
-    def taken(self) -> int:
+    def entered(self) -> int:
         """As of `Lane`."""
-        return self.ordinary.taken + self.important.taken
+        return self.ordinary.entered() + self.important.entered()
 
     def entries(self) -> list[Entry]:
         """All that waits, the oldest first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
@@ -17,43 +18,53 @@ from flask_asynclog.headers import number_of
 from flask_asynclog.values import IMMUTABLE
 
 
+def _text(status: object) -> str:
+    return status.decode("latin-1") if isinstance(status, bytes) else str(status)
+
+
 class Outcome:
-    """The response of an exchange; and the event that it is ready, or sent, or that there is none.
+    """The response of an exchange; and the event that it is ready, or that there is none.
 
     :param status: ``200 OK``.
     :param size: bytes of the body, as of the header; ``None``: not known.
     :param context: the one it was logged in.
     """
 
-    __slots__ = (
-        "aborted", "context", "created", "exchange", "first_byte", "headers", "levelno", "seconds", "sent", "size",
-        "status",
-    )  # fmt: skip
+    __slots__ = ("context", "exchange", "levelno", "seconds", "size", "status")
 
     message: str = "Response %s"
     function: str = "start_response"
 
+    #: Bytes sent, seconds to the first of them, whether the client went: of a `SentOutcome`.
+    sent: int | None = None
+    first_byte: float | None = None
+    aborted = False
+    #: Headers that the options name, and their values.
+    headers: Sequence[tuple[str, str]] = ()
+
     def __init__(self, exchange: Exchange, status: str, size: str | None, context: Context | None = None) -> None:
         self.exchange = exchange
-        self.status = status
+        # Both as an app gave them, which may have another type than WSGI wants.
+        self.status = status if type(status) is str else _text(status)
         self.size = size
         self.context = context or exchange
-        #: Bytes sent, seconds to the first of them, whether the client went: of a streamed response.
-        self.sent: int | None = None
-        self.first_byte: float | None = None
-        self.aborted = False
-        #: Those that the options name, and their values.
-        self.headers: Sequence[tuple[str, str]] = ()
         #: From the coming of the request.
         self.seconds = seconds = perf_counter() - exchange.started
-        self.created = exchange.created + seconds
         source = exchange.source
-        if status[:1] == "5" or exchange.error is not None:
+        status = self.status
+        if status < "4" and seconds < source.slow_threshold and exchange.error is None:
+            self.levelno = logging.INFO
+        elif status >= "5" or exchange.error is not None:
             self.levelno = logging.ERROR
         else:
-            self.levelno = source.client_error_level if status[:1] == "4" else logging.INFO
-            if seconds >= source.slow_threshold:
-                self.levelno = max(self.levelno, logging.WARNING)
+            client_error = source.client_error_level if status >= "4" else logging.INFO
+            slow = logging.WARNING if seconds >= source.slow_threshold else logging.NOTSET
+            self.levelno = max(client_error, slow)
+
+    @property
+    def created(self) -> float:
+        """Seconds since the epoch."""
+        return self.exchange.created + self.seconds
 
     @property
     def notable(self) -> bool:
@@ -66,9 +77,19 @@ class Outcome:
         return self.exchange.source.logger
 
     @property
-    def code(self) -> int | None:
-        """``200``."""
-        return number_of(self.status[:3])
+    def thread(self) -> int | None:
+        """See `HookEvent`."""
+        return self.exchange.thread
+
+    @property
+    def thread_name(self) -> str | None:
+        """See `HookEvent`."""
+        return self.exchange.thread_name
+
+    @property
+    def code(self) -> int:
+        """``200``; 0, as Werkzeug has it, where there is no number."""
+        return number_of(self.status[:3].strip()) or 0
 
     @property
     def body_size(self) -> int | None:
@@ -129,5 +150,18 @@ class Outcome:
         """The ``Response`` record."""
         return ExchangeRecord(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.fields(),)
 
-IMMUTABLE.add(Outcome)
+
+class SentOutcome(Outcome):
+    """One with more to tell: of how it was sent, or its headers."""
+
+    __slots__ = ("aborted", "first_byte", "headers", "sent")
+
+    def __init__(self, exchange: Exchange, status: str, size: str | None, context: Context | None = None) -> None:
+        super().__init__(exchange, status, size, context)
+        self.sent, self.first_byte, self.aborted, self.headers = None, None, False, ()
+
+
+IMMUTABLE.update({Outcome, SentOutcome})

@@ -110,6 +110,8 @@ class Pipeline:
         self.sink.setFormatter(formatter)
         #: Whether the lines tell threads: otherwise nobody has to find out.
         self.shows_threads = not isinstance(formatter, EntryFormatter) or formatter.shows_threads
+        #: Whether they tell more of a request than its text does.
+        self.shows_fields = not isinstance(formatter, EntryFormatter) or formatter.shows_fields
         self.handler.setFormatter(formatter)  # its formatException runs where the record is made
         # Handlers that share the pipeline have levels of their own.
         level = settings.level if self._decided["level"] else logging.NOTSET

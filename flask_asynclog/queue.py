@@ -103,6 +103,8 @@ class RecordQueue:
         self.inline = False
         #: Thread that drains.
         self.consumer: int | None = None
+        #: Whether it may have taken something that is not settled yet.
+        self.under_way = False
         self._own_waiting = 0
         self._own_allowed = OWN_RECORDS
         self._lane: Lane[Entry] = Lane()
@@ -130,16 +132,20 @@ class RecordQueue:
     def accept(self, entry: Entry, levelno: int) -> None:
         """The same for what `records.capture` made of a record."""
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
-        waiting = len(self.waiting)
-        if waiting < self.easy:
-            self.append(entry)
-        else:
-            waiting = len(self)
-            if not self._accept_if_room(entry, levelno, waiting):
-                return
-        # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
-        if urgent or waiting >= self.wake_at:
-            self.call(urgent)
+        try:
+            waiting = len(self.waiting)
+            if waiting < self.easy:
+                self.append(entry)
+            else:
+                waiting = len(self)
+                if not self._accept_if_room(entry, levelno, waiting):
+                    return
+            # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
+            if urgent or waiting >= self.wake_at:
+                self.call(urgent)
+        except BaseException:  # a signal handler's
+            self.call_after_interruption(urgent)
+            raise
 
     def accept_own(self, entry: Entry, levelno: int) -> None:
         """The same for what the thread that drains has logged itself.
@@ -147,6 +153,9 @@ class RecordQueue:
         A finalizer's word that came at this moment is welcome. A sink that logs whenever it gets a record would never
         come to an end: one such record per record of the others.
         """
+        if self.consumer != get_ident():  # another thread, or task, that a sink has given a copy of its context
+            self.accept(entry, levelno)
+            return
         if self._own_allowed <= 0:
             self.tally.drops.tick("logged_by_listener", levelno)
             return
@@ -206,6 +215,11 @@ class RecordQueue:
             self.wake_at = 0
             raise
 
+    def call_after_interruption(self, urgent: bool) -> None:
+        """The same where it may have been called, or not, and the record may wait, or not."""
+        self.wake_at = 0
+        self.call(urgent)
+
     @property
     def pending(self) -> int:
         """Records whose outcome is not known yet."""
@@ -214,7 +228,7 @@ class RecordQueue:
     def stats(self) -> Stats:
         """The counters of this moment. Any thread."""
         lifecycle.check_process()
-        return self.tally.snapshot(lambda: self._lane.taken + self._level_lanes.taken + len(self))
+        return self.tally.snapshot(lambda: self._lane.entered() + self._level_lanes.entered())
 
     def refuse(self, levelno: object, reason: str) -> None:
         """Count a record that cannot be taken at all, whatever its level is."""
@@ -240,8 +254,8 @@ class RecordQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        # In this order: who drains sleeps, or has gone, only when what it took is settled.
-        return not len(self) and self.wake_at == 0 and not (self.inline and self.consumer is not None)
+        # In this order: what does not wait any more was taken before, or dropped. Anybody may set `wake_at` to 0.
+        return not len(self) and not self.under_way and self.wake_at == 0
 
     @property
     def half_filled(self) -> float:
@@ -254,7 +268,7 @@ class RecordQueue:
 
     def take_entries(self, most: int) -> list[Entry]:
         """The same, as they waited."""
-        self.urgent = False
+        self.urgent, self.under_way = False, True
         taken: list[Entry] = []
         # What is not in use any more is older.
         lanes: list[Lane[Entry] | LevelLanes[Entry]] = [self._level_lanes, self._lane]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from flask_asynclog.context import Context, current
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import CONTEXT, PLAIN, capture, format_by, snapshot
+from flask_asynclog.records import CONTEXT, LAST, PLAIN, capture, format_by, snapshot
 from flask_asynclog.report import Once
 from flask_asynclog.tracing import in_current_span, tracing
 from flask_asynclog.values import IMMUTABLE, show_error
@@ -72,30 +72,35 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         #: Records below this level are held for the request that runs, see `HeldRecords`, or forgotten. The queue has
         #: to be a `careful` one then.
         self.hold_below = logging.NOTSET
+        self._by_steps = self._has_own("emit", "prepare", "enqueue")
+        #: Class of the records that may go the short way; ``None``: a subclass has something to do with all of them.
+        self._short: type[LogRecord] | None = None if self._by_steps or self._has_own("filter") else LogRecord
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if {"emit", "prepare", "enqueue"} & vars(cls).keys() and "handle" not in vars(cls):
-            cls.handle = AsyncQueueHandler._handle_by_steps  # type: ignore[method-assign]
+    def _has_own(self, *names: str) -> bool:
+        return any(getattr(type(self), name) is not getattr(AsyncQueueHandler, name) for name in names)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter ``record`` and put a copy of it into the queue. A failure is counted and said once, never raised.
 
-        Does what `emit`, `prepare` and `enqueue` do; those of a subclass are called.
+        Does what `emit`, `prepare` and `enqueue` do; those of a subclass are called, and its `filter`.
         """
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
         # calls it takes half as long again.
-        queue, levelno, context = self.queue, record.levelno, current.get()
-        if (
-            record.exc_info is None
-            and type(record.msg) is str
-            and type(record) is LogRecord
-            and type(levelno) is int
-            and levelno < queue.flush_level
-            and not self.filters
-            and (context is None or context.drains is not queue)
-        ):
+        queue, context = self.queue, current.get()
+        try:
             args = record.args
+            usual = (
+                record.exc_info is None
+                and type(record.msg) is str
+                and type(record) is self._short
+                and type(record.levelno) is int
+                and record.levelno < queue.flush_level
+                and not self.filters
+                and (context is None or context.drains is not queue)
+            )
+        except AttributeError:  # a filter took it away
+            usual, args = False, None
+        if usual:
             if args:
                 if type(args) is not tuple:
                     return self._handle_with_care(record)
@@ -103,12 +108,16 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                     if type(value) not in IMMUTABLE:
                         return self._handle_with_care(record)
             fields, waiting = record.__dict__.copy(), len(queue.waiting)
-            if len(fields) == PLAIN and waiting < queue.easy:
+            if len(fields) == PLAIN and LAST in fields and waiting < queue.easy:
                 if context is not None:
                     fields[CONTEXT] = context
-                queue.append(fields)
-                if waiting >= queue.wake_at:
-                    queue.call(False)
+                try:
+                    queue.append(fields)
+                    if waiting >= queue.wake_at:
+                        queue.call(False)
+                except BaseException:  # a signal handler's
+                    queue.call_after_interruption(False)
+                    raise
                 return record
         return self._handle_with_care(record)
 
@@ -116,6 +125,9 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         passed = filtered(self, record)
         if passed is None:
             return False
+        if self._by_steps:
+            self.emit(passed)
+            return passed
         try:
             if passed.levelno < self.hold_below:
                 self._hold(passed)
@@ -130,13 +142,6 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         holder = None if context is None else context.origin.holder
         if holder is not None:
             holder.add(capture(record, context, self.formatter))
-
-    def _handle_by_steps(self, record: logging.LogRecord) -> Any:
-        passed = filtered(self, record)
-        if passed is None:
-            return False
-        self.emit(passed)
-        return passed
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put a copy of ``record`` into the queue; a failure is counted and said once, never raised."""
@@ -155,10 +160,11 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Count a record that could not be read as dropped (``unreadable``) and say so once."""
-        self.queue.refuse(record.levelno, "unreadable")
+        fields = vars(record)
+        self.queue.refuse(fields.get("levelno"), "unreadable")
         error = sys.exc_info()[1]
         if error is not None:
-            _once.say("unreadable", f"a record of logger {record.name!r} was dropped: {show_error(error)}")
+            _once.say("unreadable", f"a record of logger {fields.get('name')!r} was dropped: {show_error(error)}")
 
     def close(self) -> None:
         """Forget the handler's registration with `logging`. Records sent later are still accepted."""

@@ -7,7 +7,7 @@ written. The record that other handlers see is never touched: what changes, chan
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
@@ -36,8 +36,11 @@ EVENT = "_asynclog_event"
 INTERNAL_ATTRIBUTES = frozenset({EXCEPTION, FORMATTER, CONTEXT, EVENT})
 
 _new = object.__new__
-#: Attributes of a record that nobody has added any to.
-PLAIN = len(vars(logging.makeLogRecord({})))
+_plain = list(vars(logging.makeLogRecord({})))
+#: Number of attributes of a record that nobody has added any to.
+PLAIN = len(_plain)
+#: The last of them: where it is gone (``taskName`` makes some people's JSON untidy), as many may be others.
+LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
 
 
@@ -52,9 +55,13 @@ class Event(Protocol):
     """What a record tells of, as its one argument: rendered when it is formatted, unchanged from its logging on."""
 
     #: As of `logging.LogRecord`; the message without its argument.
-    created: float
     levelno: int
     message: str
+
+    @property
+    def created(self) -> float:
+        """Seconds since the epoch."""
+        ...
 
     @property
     def name(self) -> str:
@@ -95,7 +102,7 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
                 if type(value) not in IMMUTABLE:
                     return snapshot(record, formatter, context)
         fields = record.__dict__.copy()
-        if len(fields) == PLAIN and record.__class__ is logging.LogRecord:
+        if len(fields) == PLAIN and next(reversed(fields)) == LAST and record.__class__ is logging.LogRecord:
             if context is not None:
                 fields[CONTEXT] = context
             return fields
@@ -161,7 +168,9 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
     """The attributes that came by ``extra``, a filter or a factory, and may change."""
     names: Iterable[str] = fields
     if type(record) is logging.LogRecord:
-        names = islice(fields, PLAIN, None)  # the standard ones are set first
+        added = islice(fields, PLAIN - 1, None)  # the standard ones are set first
+        if next(added, None) == LAST:
+            names = added
     return [
         name
         for name in names
@@ -170,25 +179,43 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
 
 
 def complete(record: logging.LogRecord) -> logging.LogRecord:
-    """The same record, for formatters that know no more than `logging.Formatter` does.
+    """The same record, for formatters and handlers that know no more than those of `logging` do.
 
     The ids of the request and its trace, what was bound, and the parts of an event become attributes, unless there are
-    such.
+    such, in place of ours: whoever sends the record elsewhere sends plain values.
     """
     fields = record.__dict__
-    event, context = fields.get(EVENT), fields.get(CONTEXT)
-    if event is not None:
-        for name, value in event.fields().items():
-            fields.setdefault(name, value)
+    context = context_of(fields)
+    for name, value in {**event_fields(fields), **context_fields(context)}.items():
+        fields.setdefault(name, value)
     if context is not None:
-        for name, value in {**context_fields(context), **context.bound}.items():
+        for name, value in context.bound.items():
             fields.setdefault(name, value)
+    fields.pop(EVENT, None)
+    fields.pop(CONTEXT, None)
     return record
 
 
-def context_fields(context: Context) -> dict[str, object]:
+# Of a record that another process has sent, the event is the parts that it had, and the context is none.
+
+
+def event_fields(fields: Mapping[str, Any]) -> dict[str, object]:
+    """The parts of the event that a record tells of, by the record's attributes."""
+    event = fields.get(EVENT)
+    if isinstance(event, dict):
+        return cast("dict[str, object]", event)
+    return {} if event is None else cast("Event", event).fields()
+
+
+def context_of(fields: Mapping[str, Any]) -> Context | None:
+    """The context that a record was logged in, by the record's attributes."""
+    context = fields.get(CONTEXT)
+    return context if isinstance(context, Context) else None
+
+
+def context_fields(context: Context | None) -> dict[str, object]:
     """The ids of the request and its trace, by name."""
-    return read_all(CONTEXT_FIELDS, context)
+    return {} if context is None else read_all(CONTEXT_FIELDS, context)
 
 
 def redact(entry: Entry, redactor: Redactor) -> Entry:
@@ -206,7 +233,7 @@ def redact(entry: Entry, redactor: Redactor) -> Entry:
     if redactor.patterns and fields["exc_text"]:
         fields["exc_text"] = redactor.text(fields["exc_text"])
     if len(fields) > PLAIN:
-        context = fields.get(CONTEXT)
+        context = context_of(fields)
         if context is not None and context.bound:
             fields[CONTEXT] = context.redacted(redactor)
         summary = fields.get(EXCEPTION)

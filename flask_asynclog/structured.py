@@ -12,10 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import cast
 
-from flask_asynclog import fields
-from flask_asynclog.context import Context
+from flask_asynclog import exchangerecord, fields
 from flask_asynclog.jsonvalues import dumps, json_value
-from flask_asynclog.records import CONTEXT, EVENT, INTERNAL_ATTRIBUTES, STANDARD_ATTRIBUTES, exception_summary
+from flask_asynclog.records import (
+    INTERNAL_ATTRIBUTES,
+    STANDARD_ATTRIBUTES,
+    context_fields,
+    context_of,
+    event_fields,
+    exception_summary,
+)
 from flask_asynclog.textformat import EntryFormatter, exception_text
 
 
@@ -32,13 +38,11 @@ class StructuredFormatter(EntryFormatter):
         known: dict[str, object] = {fields.TIMESTAMP.name: self.formatTime(record)}
         known.update(fields.read_all(fields.RECORD, record))
         attributes = record.__dict__
-        event, context = attributes.get(EVENT), attributes.get(CONTEXT)
-        if event is None and record.lineno:  # 0 in records that no logging call made
+        if record.lineno and record.pathname != exchangerecord.__file__:  # a logging call made it
             known.update(fields.read_all(fields.CODE, record))
-        if context is not None:
-            known.update(fields.read_all(fields.CONTEXT, context))
-            if "request_id" in attributes:  # of somebody who knows better
-                known.pop("request_id", None)
+        known.update(context_fields(context_of(attributes)))
+        if "request_id" in attributes:  # of somebody who knows better
+            known.pop("request_id", None)
         exception = exception_summary(record)
         if exception is not None:
             known.update(fields.read_all(fields.EXCEPTION, exception))
@@ -48,14 +52,13 @@ class StructuredFormatter(EntryFormatter):
         ):
             if text:
                 known[field.name] = text
-        if event is not None:
-            known.update(event.fields())
+        known.update(event_fields(attributes))
         return known
 
     def added_fields(self, record: logging.LogRecord, known: Mapping[str, object]) -> dict[str, object]:
         """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known``."""
         attributes = record.__dict__
-        context: Context | None = attributes.get(CONTEXT)
+        context = context_of(attributes)
         added: dict[str, object] = {}
         values: dict[str, object] = {} if context is None else dict(context.bound)
         values.update(

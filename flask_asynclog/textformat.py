@@ -14,7 +14,7 @@ from typing import Any
 
 from flask_asynclog.escaping import escape
 from flask_asynclog.fields import find
-from flask_asynclog.records import CONTEXT, EVENT, STANDARD_ATTRIBUTES, Entry, Event, restore
+from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Entry, Event, context_of, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -41,6 +41,8 @@ class EntryFormatter(logging.Formatter):
 
     #: Whether the lines tell threads.
     shows_threads = True
+    #: Whether they tell more of a request than its text does.
+    shows_fields = True
 
     def format_entry(self, entry: Entry) -> str:
         """The line of the record that `records.restore` makes of ``entry``."""
@@ -75,7 +77,6 @@ class TextFormatter(EntryFormatter):
         self._uses_time = self.usesTime()
         #: Second, millisecond, and their texts: half the cost of a line otherwise.
         self._stamp = (-1, -1.0, "", "")
-        self.shows_threads = "%(thread" in fmt
         #: Names of what may have a TAB that is not the format's.
         self._texts = tuple({*names} - {"asctime"}) if self._keep_tabs else ()
         #: Names of what is no attribute of every record.
@@ -87,6 +88,8 @@ class TextFormatter(EntryFormatter):
             getattr(type(self), name) is getattr(TextFormatter, name)
             for name in ("format", "formatMessage", "formatTime", "formatException", "formatStack")
         )
+        self.shows_threads = not untouched or "%(thread" in fmt
+        self.shows_fields = not untouched or bool(added)
         if untouched and len(names) > 1 and not (added or datefmt or "%" in FIELD.sub("", fmt)):
             self._values = operator.itemgetter(*names)
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
@@ -109,7 +112,7 @@ class TextFormatter(EntryFormatter):
     def _filled(self, record: logging.LogRecord) -> str:
         """The format with what it names of the request, and without TABs of the values; the record stays as it is."""
         fields = record.__dict__
-        event, context = fields.get(EVENT), fields.get(CONTEXT)
+        event, context = fields.get(EVENT), context_of(fields)
         shown: dict[str, object] = {}
         for name in self._added:
             if name not in fields and (value := find(name, context, event)) is not None:

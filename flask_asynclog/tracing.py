@@ -35,6 +35,8 @@ def tracing() -> bool:
 def current_span() -> Span | None:
     """OpenTelemetry's span of this moment; ``None`` without one that is valid. Never raises."""
     trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
     try:
         context = trace.get_current_span().get_span_context()
         return Span(f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None

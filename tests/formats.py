@@ -12,7 +12,7 @@ from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from flask_asynclog.exchange import Exchange
-from flask_asynclog.outcome import Outcome
+from flask_asynclog.outcome import SentOutcome
 from flask_asynclog.source import Source
 
 #: 2027-01-15 08:00:00 UTC.
@@ -28,15 +28,15 @@ def make_record(message: object = "message", *args: object, **fields: Any) -> lo
 
 def make_outcome(
     status: str = "200 OK", size: str | None = "27", source: Source | None = None, **environ: object
-) -> Outcome:
+) -> SentOutcome:
     """The response to a request with this environment, ``HTTP_USER_AGENT`` and the like."""
     known = EnvironBuilder(path="/hello/bob").get_environ()
     known.update(environ)  # type: ignore[typeddict-item]
     exchange = Exchange(source or Source("demo"), "0" * 32, CREATED)
-    exchange.begin(Request(known), thread=True)
+    exchange.begin(Request(known), fields=True, thread=True)
     exchange.responded = True
-    outcome = Outcome(exchange, status, size)
-    outcome.seconds, outcome.created = 0.001234567, CREATED + 0.001234567
+    outcome = SentOutcome(exchange, status, size)
+    outcome.seconds = 0.001234567
     return outcome
 
 
@@ -103,7 +103,7 @@ _QUOTED = r'"((?:[ !#-\[\]-~]|\\(?:["\\bnrtv]|x[0-9a-f]{2}))*)"'
 _COLUMN = r"((?:[!#-\[\]-~]|\\(?:[\"\\bnrtv]|x[0-9a-f]{2}))+)"
 _COMBINED = re.compile(
     rf"{_COLUMN} (-) {_COLUMN} \[(\d\d/[A-Z][a-z]{{2}}/\d{{4}}:\d\d:\d\d:\d\d [+-]\d{{4}})\] {_QUOTED} "
-    rf"(\d{{3}}|-) ([1-9]\d*|-) {_QUOTED} {_QUOTED}"
+    rf"(\d{{3}}) ([1-9]\d*|-) {_QUOTED} {_QUOTED}"
 )
 _ESCAPE = re.compile(r"\\(?:x(..)|(.))")
 _SHORT = {"n": 10, "r": 13, "t": 9, "v": 11, "b": 8}

@@ -44,7 +44,7 @@ def quiet(make_alone: MakeApp) -> Quiet:
     def make() -> tuple[Flask, AsyncLog]:
         app, asynclog = make_alone(flush_interval=NEVER)
         app.add_url_rule("/<name>", "view", lambda name: name)
-        app.logger.info("first")  # starts the thread, which writes what it finds
+        app.logger.info("first")  # what comes before the thread runs is written at once, however late it starts
         assert asynclog.flush(HANG)
         return app, asynclog
 

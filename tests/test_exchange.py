@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import logging
+import logging.handlers
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask, Request
@@ -19,8 +23,12 @@ from flask_asynclog import AsyncLog
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.handlers import AsyncQueueHandler
+from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.outcome import Outcome
+from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import restore, snapshot
+from flask_asynclog.rotating import BatchRotatingFileHandler
 from flask_asynclog.source import Source
 from support import HANG, assert_conserved, log_lines
 
@@ -32,7 +40,7 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=
 def exchange_of(environ: dict[str, Any], *, thread: bool = True) -> Exchange:
     """The exchange of a request with this environment."""
     exchange = Exchange(Source("demo"), "0" * 32, 1_800_000_000.123456)
-    exchange.begin(Request(environ), thread=thread)
+    exchange.begin(Request(environ), fields=True, thread=thread)
     return exchange
 
 
@@ -245,6 +253,30 @@ def test_who_replaces_call_handlers_sees_them(make_alone: MakeApp, monkeypatch: 
     assert len(log_lines(Path("app.log"))) == 4
 
 
+@pytest.mark.parametrize("listens", [False, True])
+def test_who_replaces_make_record_makes_them(
+    make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    """As ddtrace does, to add the trace to each; whether somebody else listens or not."""
+    make_record = logging.Logger.makeRecord
+
+    def traced(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        record.trace = "abc"
+        return record
+
+    app, asynclog = make_alone(format="json")
+    monkeypatch.setattr(logging.Logger, "makeRecord", traced)
+    other = Kept()
+    if listens:
+        app.logger.addHandler(other)
+    ask(app)
+    app.logger.removeHandler(other)
+    assert asynclog.flush(HANG)
+    documents = [json.loads(line) for line in log_lines(Path("app.log"))]
+    assert [(d["message"].split()[0], d["trace"]) for d in documents] == [("Request", "abc"), ("Response", "abc")] * 2
+
+
 @pytest.mark.parametrize("change", ["setLevel", "disable", "disabled", "handler level"])
 def test_levels_count(make_alone: MakeApp, change: str) -> None:
     """Of the logger, of `logging.disable`, of our handler; and a disabled logger logs nothing."""
@@ -276,3 +308,99 @@ def test_threads_are_told_where_the_format_shows_them(make_alone: MakeApp) -> No
     lines = log_lines(Path("app.log"))
     assert len(lines) == 4
     assert all(line.startswith(f"serving {thread.ident} ") for line in lines)
+
+
+def test_threads_are_told_where_a_formatter_may_ask(make_alone: MakeApp) -> None:
+    """One of the app's own, whose `format` says more than its format string."""
+
+    class Telling(TextFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{record.threadName} {super().format(record)}"
+
+    app, asynclog = make_alone(format=Telling())
+    ask(app)
+    assert asynclog.flush(HANG)
+    assert [line.split()[0] for line in log_lines(Path("app.log"))] == [threading.current_thread().name] * 4
+
+
+# Elsewhere.
+
+
+@pytest.mark.parametrize("factory", [False, True])
+def test_other_handlers_send_them_away(make_app: MakeApp, factory: bool, request: pytest.FixtureRequest) -> None:
+    """To a process that need not have this library: all that the event tells goes with the record, as plain values."""
+    if factory:
+        request.getfixturevalue("own_factory")
+    app, _ = make_app()
+    sent: list[bytes] = []
+
+    class Sending(logging.handlers.SocketHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            sent.append(self.makePickle(record)[4:])
+
+    class Queueing(logging.handlers.QueueHandler):
+        def enqueue(self, record: logging.LogRecord) -> None:
+            sent.append(pickle.dumps(record))
+
+    handlers = [Sending("localhost", 1), Queueing(cast("Any", None))]
+    for handler in handlers:
+        app.logger.addHandler(handler)
+    with app.test_client() as client:
+        client.get("/nowhere")
+    for handler in handlers:
+        app.logger.removeHandler(handler)
+        handler.close()
+    assert len(sent) == 4
+    for pickled in sent:
+        assert factory or b"flask_asynclog.exchange" not in pickled
+        received = pickle.loads(pickled)
+        record = logging.makeLogRecord(received) if isinstance(received, dict) else received
+        document = json.loads(JSONFormatter().format(record))
+        assert record.getMessage().startswith(("Request GET http://localhost/nowhere", "Response 404 NOT FOUND GET "))
+        assert document["url.path"] == "/nowhere"
+        assert not [name for name in document if name.startswith("extra.")]
+        assert record.getMessage() in TextFormatter("%(request_id)s %(message)s").format(record)
+
+
+def test_a_copy_of_a_record(make_app: MakeApp) -> None:
+    """`copy.copy`, as formatters that colour lines make: the same line, whatever is done to it."""
+    app, _ = make_app()
+    kept = Kept()
+    app.logger.addHandler(kept)
+    ask(app)
+    app.logger.removeHandler(kept)
+    for record in kept.records:
+        copied = copy.copy(record)
+        assert copied.getMessage() == record.getMessage()
+        assert getattr(copied, "url.path") == "/static/any"
+        assert copied.__dict__["request_id"] == record.request_id
+        assert json.loads(JSONFormatter().format(copied)) == json.loads(JSONFormatter().format(record))
+
+
+def test_a_handler_behind_the_queue_gets_plain_values(make_app: MakeApp) -> None:
+    """One of the standard library's first, then one that writes JSON: each part is told once; and it can be sent."""
+    stream, sink, kept = io.StringIO(), BatchRotatingFileHandler("behind.log"), Kept()
+    sink.setFormatter(JSONFormatter())
+    plain = logging.StreamHandler(stream)
+    plain.setFormatter(logging.Formatter("%(request_id)s %(message)s"))
+    queue = RecordQueue()
+    listener = BatchQueueListener(queue, plain, kept, sink)
+    app, _ = make_app()
+    app.add_url_rule("/nowhere", "view", lambda: (app.logger.info("in the view"), "x")[1])
+    handler = AsyncQueueHandler(queue)
+    app.logger.addHandler(handler)
+    ask_once = app.test_client().get("/nowhere")
+    assert listener.stop(HANG)
+    sink.close()
+    app.logger.removeHandler(handler)
+    handler.close()
+    request_id = ask_once.headers["X-Request-ID"]
+    documents = [json.loads(line) for line in log_lines(Path("behind.log"))]
+    assert [d["message"].split()[0] for d in documents] == ["Request", "in", "Response"]
+    assert {d["request_id"] for d in documents} == {request_id}
+    assert not [name for d in documents for name in d if name.startswith("extra.")]
+    assert [d.get("url.path") for d in documents] == ["/nowhere", None, "/nowhere"]
+    assert [line.split()[0] for line in stream.getvalue().splitlines()] == [request_id] * 3
+    sender = logging.handlers.SocketHandler("localhost", 1)
+    assert all(b"flask_asynclog.exchange" not in sender.makePickle(record) for record in kept.records)
+    sender.close()

@@ -238,3 +238,72 @@ def test_a_pair_made_by_hand(logger: logging.Logger) -> None:
     assert listener.stop()
     assert stream.getvalue() == "through it\n"
     assert_conserved(queue.stats())
+
+
+class Stepping:
+    """A step of its own, for `AsyncQueueHandler`."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Mark it on its way."""
+        record.msg = f"{record.msg} by a step"
+        super().enqueue(record)  # type: ignore[misc]
+
+
+class Mixed(Stepping, AsyncQueueHandler):
+    """The step comes from another class."""
+
+
+class Wrapping(AsyncQueueHandler):
+    """A step, and a `handle` around all of them."""
+
+    def handle(self, record: logging.LogRecord) -> object:
+        """What it is otherwise."""
+        return super().handle(record)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Mark the copy."""
+        record = super().prepare(record)
+        record.msg = f"{record.msg} by a step"
+        return record
+
+
+class Further(Mixed):
+    """A subclass of one with steps."""
+
+
+@pytest.mark.parametrize("cls", [Mixed, Wrapping, Further])
+def test_the_steps_of_a_subclass_are_taken(cls: type[AsyncQueueHandler]) -> None:
+    """Wherever it has them from, also for records that go the short way otherwise."""
+    queue = RecordQueue()
+    handler = cls(queue)
+    handler.handle(logging.makeLogRecord({"msg": "%s", "args": ("x",), "levelno": logging.INFO}))
+    assert [record.getMessage() for record in queue.take(10)] == ["x by a step"]
+    handler.close()
+
+
+def test_the_filter_of_a_subclass_is_asked() -> None:
+    """A `filter` method overridden, rather than a filter added."""
+
+    class Choosy(AsyncQueueHandler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return record.msg != "no" and bool(super().filter(record))
+
+    queue = RecordQueue()
+    handler = Choosy(queue)
+    for message in ("yes", "no"):
+        handler.handle(logging.makeLogRecord({"msg": message, "levelno": logging.INFO}))
+    assert [record.msg for record in queue.take(10)] == ["yes"]
+    handler.close()
+
+
+@pytest.mark.parametrize("name", ["exc_info", "msg", "args", "levelno", "name"])
+def test_a_record_that_lacks_something_is_no_error_of_the_app(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is taken as far as it can be read, or counted."""
+    queue = RecordQueue()
+    handler = AsyncQueueHandler(queue)
+    record = logging.makeLogRecord({"msg": "x", "levelno": logging.INFO})
+    delattr(record, name)
+    handler.handle(record)
+    assert queue.stats().accepted == 1
+    assert "Traceback" not in capfd.readouterr().err
+    handler.close()

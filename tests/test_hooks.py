@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ from flask import (
     session,
 )
 from flask.typing import ResponseReturnValue
+from werkzeug.test import EnvironBuilder
 
 from flask_asynclog import AsyncLog, context
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
@@ -1002,3 +1004,189 @@ def test_a_middleware_that_calls_the_app_twice(make_app: MakeApp) -> None:
     assert app.test_client().get("/").status_code == 200
     assert [m.split()[0] for m in messages(asynclog)] == ["Request", "Response"] * 2
     assert len({d["request_id"] for d in documents(asynclog)}) == 2
+
+
+# Other WSGI apps and servers.
+
+
+def serve(app: Flask, path: str, start_response: Any = None, **environ: str) -> list[tuple[Any, list[Any]]]:
+    """What the server is told of a GET request, by no more of a server than is needed."""
+    told: list[tuple[Any, list[Any]]] = []
+
+    def start(status: Any, headers: Any, exc_info: Any = None) -> None:
+        told.append((status, headers))
+
+    request_environ = EnvironBuilder(path=path).get_environ() | environ
+    list(app.wsgi_app(request_environ, start_response or start))
+    return told
+
+
+def answering(app: Flask, status: Any, headers: Any) -> None:
+    """Put another WSGI app in front of Flask's."""
+
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(status, headers)
+        return [b"x"]
+
+    app.wsgi_app = answer  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_headers_that_are_no_list(init: Init, kind: Callable[[Any], Any]) -> None:
+    """The server gets all of them, and the request id."""
+    app = Flask("headers")
+    answering(app, "200 OK", kind([("Content-Type", "text/plain"), ("Content-Length", "1")]))
+    asynclog = init(app)
+    ((status, headers),) = serve(app, "/")
+    assert (status, headers[:2]) == ("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "1")])
+    assert headers[2:] == [("X-Request-ID", the("Response", asynclog)["request_id"])]
+    assert the("Response", asynclog)["http.response.body.size"] == 1
+
+
+def test_headers_that_serve_every_response(init: Init) -> None:
+    """A list that the app uses again is not added to: each response has its own id."""
+    app = Flask("headers")
+    headers = [("Content-Type", "text/plain")]
+    answering(app, "200 OK", headers)
+    asynclog = init(app)
+    ids = [dict(told)["X-Request-ID"] for _ in range(2) for _, told in serve(app, "/")]
+    assert headers == [("Content-Type", "text/plain")]
+    assert [d["request_id"] for d in documents(asynclog)] == [ids[0], ids[0], ids[1], ids[1]]
+
+
+def test_header_names_in_small_letters(make_app: MakeApp) -> None:
+    """Mean the same."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: Response("abc", headers={"content-length": "3", "x-request-id": "mine"}))
+    assert app.test_client().get("/").headers.getlist("X-Request-ID") == ["mine"]
+    assert the("Response", asynclog)["http.response.body.size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("teapot", 0), ("200", 200), ("", 0), (b"200 OK", 200), ("99 odd", 99), ("204", 204)]
+)
+@pytest.mark.parametrize("size", [None, "1", 1, "one"])
+def test_odd_statuses_and_sizes(init: Init, status: Any, code: int, size: Any) -> None:
+    """What another app gives is logged as well as can be."""
+    app = Flask("odd")
+    answering(app, status, [] if size is None else [("Content-Length", size)])
+    asynclog = init(app)
+    assert serve(app, "/")[0][0] == status
+    response = the("Response", asynclog)
+    assert response["http.response.status_code"] == code
+    assert response["http.response.body.size"] == 1  # what was sent, whatever the header says
+    shown = status.decode() if isinstance(status, bytes) else status
+    assert response["message"].startswith(f"Response {shown} GET / ")
+
+
+def test_a_views_status_without_a_number(make_app: MakeApp) -> None:
+    """Werkzeug makes ``0 …`` of it."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: ("x", "teapot"))
+    app.test_client().get("/")
+    assert the("Response", asynclog)["http.response.status_code"] == 0
+
+
+def test_a_server_that_refuses_the_headers(make_app: MakeApp) -> None:
+    """As gunicorn does where a name or a value is none: what the client gets is its 500, and so it is logged, once."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: ("x", {"no name": "x"}))
+
+    def refuse(*_: object) -> None:
+        raise ViewError("invalid header")
+
+    with pytest.raises(ViewError):
+        serve(app, "/", refuse)
+    response = the("Response", asynclog)
+    assert (response["http.response.status_code"], response["level"]) == (500, "ERROR")
+    assert "invalid header" in response["exception.stacktrace"]
+
+
+def test_the_servers_write_is_handed_on(init: Init) -> None:
+    """``start_response`` returns what the server's does."""
+    app = Flask("write")
+    written: list[bytes] = []
+
+    def writing(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"x")
+        return []
+
+    app.wsgi_app = writing  # type: ignore[method-assign]
+    asynclog = init(app)
+    serve(app, "/", lambda *_: written.append)
+    assert written == [b"x"]
+    assert messages(asynclog) == ["Request GET http://localhost/", "Response 200 OK"]
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_a_websocket_within_the_request(make_app: MakeApp, ends: str) -> None:
+    """Flask-Sock serves it in the view, and tells the server, each in its way, that there is no response to send."""
+
+    class WebSocketResponse(Response):
+        def __call__(self, *_: object) -> Any:
+            if ends == "raises":
+                raise StopIteration  # for gunicorn
+            return []
+
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/ws", "ws", WebSocketResponse)
+    app.add_url_rule("/broken", "broken", raise_view_error)
+    with contextlib.suppress(StopIteration):
+        serve(app, "/ws", HTTP_UPGRADE="WebSocket")
+    response = the("Response", asynclog)
+    assert response["message"].startswith("Response 101 SWITCHING PROTOCOLS GET /ws ")
+    assert (response["level"], response.get("exception.type")) == ("INFO", None)
+    serve(app, "/broken", HTTP_UPGRADE="websocket")
+    assert messages(asynclog)[-1] == "Response 500 INTERNAL"
+
+
+def test_an_app_called_by_a_generator(init: Init) -> None:
+    """Some middlewares are generators: the app is called when the server asks for the body. Once each, with one id."""
+    app = Flask("generator")
+    inner = app.wsgi_app
+
+    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+        yield from inner(environ, start_response)
+
+    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+
+    @app.get("/")
+    def view() -> str:
+        app.logger.info("in the view")
+        return "x"
+
+    app.add_url_rule("/broken", "broken", raise_view_error)
+    asynclog = init(app)
+    for _ in range(2):
+        ((_, headers),) = serve(app, "/")
+        assert context.request_id() is None
+    assert [m.split()[0] for m in messages(asynclog)] == ["Request", "in", "Response"] * 2
+    ids = [d["request_id"] for d in documents(asynclog)]
+    assert ids == 3 * ids[:1] + 3 * ids[3:4]
+    assert ids[-1] == dict(headers)["X-Request-ID"] != ids[0]
+
+    app.testing = True
+    with pytest.raises(ViewError):
+        serve(app, "/broken")
+    assert context.request_id() is None
+    assert [" ".join(m.split()[:2]) for m in messages(asynclog)[-2:]] == ["Request GET", "Response 500"]
+    assert "ViewError: no such luck" in documents(asynclog)[-1]["exception.stacktrace"]
+
+
+def test_a_request_preprocessed_twice_by_hand(make_app: MakeApp) -> None:
+    """As by ``full_dispatch_request`` the second time; nothing of it is left behind its context, nor kept alive."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/x", "view", lambda: "x")
+    with app.test_request_context("/outer"):
+        app.preprocess_request()
+        outer_id = context.request_id()
+        with app.test_request_context("/x") as pushed:
+            app.preprocess_request()
+            app.full_dispatch_request()
+            kept = weakref.ref(pushed.request)
+            assert context.request_id() != outer_id
+        assert context.request_id() == outer_id
+    assert context.request_id() is None
+    assert [d["url.path"] for d in documents(asynclog)] == ["/outer", "/x", "/x"]
+    del pushed
+    assert kept() is None

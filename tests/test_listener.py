@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -365,6 +366,20 @@ def test_many_threads_flush_their_first_record(make_pipe: MakePipe, switching: N
         assert pipe.listener.stop(HANG)
 
 
+def test_flush_waits_for_what_is_under_way(make_pipe: MakePipe) -> None:
+    """Also when somebody meanwhile could not wake the thread, or came second to start it: the next record does."""
+    sink = Kept()
+    sink.gate.clear()
+    pipe = make_pipe(sink)
+    pipe.logger.info("one")
+    assert sink.entered.wait(HANG)
+    pipe.queue.sleeping()
+    assert not pipe.listener.flush(0.05)
+    sink.gate.set()
+    assert pipe.listener.flush(HANG)
+    assert sink.messages == ["one"]
+
+
 def test_flush_tells_of_records_given_up(make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """False when a record accepted before the call failed meanwhile, also one that the sink had in hand already."""
 
@@ -576,6 +591,29 @@ def test_a_failing_handler_costs_nobody_else(
     assert capfd.readouterr().err.count("failed on a record") == 2, "each kind of failure is said once"
 
 
+def test_a_prepare_that_raises_costs_its_record_only(capfd: pytest.CaptureFixture[str]) -> None:
+    """A listener's subclass may have one; the others of the batch are written, and the thread goes on."""
+
+    class Preparing(BatchQueueListener):
+        def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+            if record.msg == "bad":
+                raise ValueError("prepare")
+            return record
+
+    sink = Batches()
+    queue = RecordQueue()
+    listener = Preparing(queue, sink)
+    for message in ("one", "bad", "two", "bad"):
+        queue.put(logging.makeLogRecord({"msg": message, "levelno": logging.INFO}))
+    assert not listener.flush(HANG)
+    assert sink.messages == ["one", "two"]
+    assert listener.running
+    assert listener.stop(HANG)
+    stats = queue.stats()
+    assert (stats.accepted, stats.written, stats.failed, stats.pending, stats.restarts) == (4, 2, 2, 0, 0)
+    assert capfd.readouterr().err.count("prepare() failed on a record: ValueError: prepare") == 1
+
+
 def test_levels_of_handlers(make_pipe: MakePipe) -> None:
     """As in the standard library, the handlers' levels count only when asked for."""
     for respect in (False, True):
@@ -705,3 +743,26 @@ def test_a_signal_handler_logs(tmp_path: Path) -> None:
     for name, count in (("main", logged), ("handler", handled)):
         assert [line for line in lines if line.startswith(name)] == [f"{name} {number}" for number in range(count)]
     assert len(lines) == logged + handled
+
+
+@pytest.mark.parametrize("levelno", [logging.INFO, logging.ERROR])
+@pytest.mark.parametrize("where", ["append", "call"])
+def test_a_signal_handler_raises_behind_the_append(make_pipe: MakePipe, levelno: int, where: str) -> None:
+    """As those that end what takes too long: the record is written all the same, not only when another one comes."""
+    sink = Kept()
+    pipe = make_pipe(sink)
+    pipe.logger.info("first")
+    assert pipe.listener.flush(HANG)
+    wait_for(lambda: pipe.queue.wake_at == 0)
+    original = getattr(pipe.queue, where)
+
+    def interrupted(argument: Any) -> None:
+        setattr(pipe.queue, where, original)
+        if where == "append":
+            original(argument)
+        raise KeyboardInterrupt
+
+    setattr(pipe.queue, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.logger.log(levelno, "second")
+    wait_for(lambda: sink.messages == ["first", "second"])

@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -300,6 +301,7 @@ def test_block_does_not_wait_in_the_draining_thread() -> None:
 def test_the_draining_thread_logs_no_more_than_the_others() -> None:
     """A sink that answers every record with one of its own runs dry: the number of its own records is bounded."""
     queue = RecordQueue(1000)
+    queue.consumer = threading.get_ident()
     others = contextvars.copy_context()
     draining = contextvars.copy_context()
     draining.run(current.set, Context(drains=queue))
@@ -322,6 +324,12 @@ def test_the_draining_thread_logs_no_more_than_the_others() -> None:
     for _ in range(OWN_RECORDS + 10):
         draining.run(elsewhere.put, record())
     assert len(elsewhere) == OWN_RECORDS + 10
+    # So is another thread, or task, that a sink has given a copy of the draining thread's context.
+    elsewhere.consumer = -1
+    draining.run(current.set, Context(drains=elsewhere))
+    for _ in range(OWN_RECORDS + 10):
+        draining.run(elsewhere.put, record())
+    assert len(elsewhere) == 2 * (OWN_RECORDS + 10)
 
 
 def test_who_wakes_the_listener() -> None:
@@ -403,3 +411,31 @@ def test_another_policy_under_way() -> None:
         queue.put(one)
     assert queue.take(4) == [records[1], records[3]]
     assert queue.tally.drops.counts() == {("queue_full", logging.INFO): 2}
+
+
+class Interrupted(deque[int]):
+    """Lets something happen while its length is looked at: before that, or behind."""
+
+    happens: Callable[[], None] | None = None
+    before = False
+
+    def __len__(self) -> int:
+        length = super().__len__()
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+        return super().__len__() if self.before else length
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_giving_back_while_somebody_looks(before: bool) -> None:
+    """What was taken and comes back is counted once, and a flush that begins meanwhile waits for it."""
+    for look in (Lane[int].entered, Lane[int].mark):
+        lane = Lane[int]()
+        lane.entries = entries = Interrupted(range(3))
+        taken: list[int] = []
+        lane.take(3, taken)
+        entries.happens, entries.before = partial(lane.give_back, taken), before
+        assert look(lane) == 3
+        assert list(entries) == [0, 1, 2]
+        assert not lane.passed(lane.mark())

@@ -22,6 +22,8 @@ from werkzeug.local import LocalProxy
 
 from flask_asynclog import AsyncLog, context
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.handlers import AsyncQueueHandler
+from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import complete, render, snapshot
 from flask_asynclog.values import freeze
 from support import HANG, assert_conserved, log_lines
@@ -155,6 +157,28 @@ def test_extra_changed_later_does_not_change_the_record() -> None:
     assert json.dumps(copied.__dict__["deep"]) == expected
     assert copied.__dict__["deep"]["dict"] == {"inner": {"set": [1]}}
     assert copied.__dict__["deep"]["bytes"] == "bytearray(b'a')"
+
+
+@pytest.mark.parametrize("where", ["logger", "handler"])
+@pytest.mark.parametrize("extra", [1, 2, 3])
+def test_extra_of_a_record_that_lacks_something(where: str, extra: int) -> None:
+    """A filter took an attribute away, as of asyncio's task for tidier JSON: what is added is copied all the same."""
+    last = list(vars(logging.makeLogRecord({})))[-1]
+
+    def take_away(record: logging.LogRecord) -> bool:
+        del record.__dict__[last]
+        return True
+
+    queue = RecordQueue()
+    handler, logger = AsyncQueueHandler(queue), logging.Logger("lacking")
+    logger.addHandler(handler)
+    (logger if where == "logger" else handler).addFilter(take_away)
+    value = {"a": 1}
+    logger.info("x", extra={f"user{number}": value for number in range(extra)})
+    value["a"] = 2
+    (record,) = queue.take(10)
+    assert [record.__dict__[f"user{number}"] for number in range(extra)] == [{"a": 1}] * extra
+    handler.close()
 
 
 def test_objects_become_text_on_the_callers_thread(make_app: MakeApp) -> None:

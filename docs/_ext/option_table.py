@@ -38,6 +38,8 @@ def show(name: str, default: object) -> str:
         return repr(logging.getLevelName(default))
     if name == "file_mode" and isinstance(default, int):
         return f"0o{default:o}"
+    if name == "redact":
+        return '["..."]'  # too many for a table; the page about secrets tells of them
     return repr(default)
 
 

@@ -1,0 +1,197 @@
+"""Blocks, the raw results, and rows, what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.sink import Landed
+from benchmarks.statistics import (
+    NOT_MET,
+    NOT_RESOLVED,
+    Estimate,
+    Target,
+    estimate,
+    floor_of,
+    paired_difference,
+    verdict,
+)
+
+
+@dataclass
+class Block:
+    """One contender in one process of its own."""
+
+    round: int
+    contender: str
+    #: The second run of the reference in a round: for the A/A floor.
+    again: bool = False
+    #: Place in its round.
+    position: int = 0
+    #: Figures by name.
+    figures: dict[str, float] = field(default_factory=dict)
+    #: Latencies by percentile, in µs, for the plots.
+    percentiles: dict[str, float] = field(default_factory=dict)
+    landed: Landed | None = None
+    #: Records that the contender said it had dropped.
+    dropped: int | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the raw results."""
+        return asdict(self)
+
+
+@dataclass
+class Row:
+    """One line of a table."""
+
+    scenario: str
+    contender: str
+    figure: str
+    unit: str
+    found: Estimate | None = None
+    floor: float | None = None
+    target: Target | None = None
+    landed: str = ""
+    #: What the figure is when there is no effect; ``None`` for a figure that is no effect of anything.
+    neutral: float | None = None
+    #: Records were lost that were to be there: no figure meets a target then.
+    lost: bool = False
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the effect is larger than what the same thing against itself comes to."""
+        if self.found is None or self.floor is None or self.neutral is None:
+            return True
+        return abs(self.found.value - self.neutral) > self.floor
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``not met``, ``not resolved``; for a row without a target whether there is an effect at all."""
+        if self.found is None:
+            return ""
+        if self.target is not None and self.lost:
+            return NOT_MET
+        if self.target is not None:
+            return verdict(self.found, self.floor, self.target, self.neutral)
+        return "" if self.resolved else NOT_RESOLVED
+
+    def as_json(self) -> dict[str, Any]:
+        """For the raw results."""
+        return asdict(self) | {"verdict": self.verdict, "resolved": self.resolved}
+
+
+class Blocks:
+    """All blocks of one scenario. The reference ran twice in each round."""
+
+    def __init__(self, scenario: str, reference: str, blocks: Iterable[Block]) -> None:
+        self.scenario = scenario
+        self.reference = reference
+        self.blocks = list(blocks)
+
+    @property
+    def contenders(self) -> list[str]:
+        """Those with blocks, in the order of `benchmarks.contenders`, whatever others there are behind them."""
+        names = dict.fromkeys(block.contender for block in self.blocks)
+        return [name for name in CONTENDERS if name in names] + [name for name in names if name not in CONTENDERS]
+
+    def values(self, contender: str, figure: str, again: bool = False) -> dict[int, float]:
+        """A figure by round."""
+        return {
+            block.round: block.figures[figure]
+            for block in self.blocks
+            if block.contender == contender and block.again == again and figure in block.figures
+        }
+
+    def together(self, *columns: dict[int, float]) -> list[tuple[float, ...]]:
+        """The rounds that all ``columns`` have, a row of numbers each."""
+        rounds = set.intersection(*map(set, columns)) if columns else set()
+        return [tuple(column[number] for column in columns) for number in sorted(rounds)]
+
+    def plain(self, contender: str, figure: str) -> Estimate | None:
+        """The median of a figure itself."""
+        rows = self.together(self.values(contender, figure))
+        return estimate(rows) if rows else None
+
+    def above(self, contender: str, figure: str, base: str = "") -> Estimate | None:
+        """Median of the paired difference to ``base``, by default the reference."""
+        rows = self.together(self.values(contender, figure), self.values(base or self.reference, figure))
+        return paired_difference([row[0] for row in rows], [row[1] for row in rows]) if rows else None
+
+    def floor(self, figure: str) -> float | None:
+        """The reference against itself."""
+        rows = self.together(self.values(self.reference, figure, True), self.values(self.reference, figure))
+        return floor_of([one - other for one, other in rows]) if rows else None
+
+    def ratio(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:
+        """``one`` by ``other``, both above the reference, and the floor of that."""
+        base = self.values(self.reference, figure)
+        rows = self.together(self.values(one, figure), self.values(other, figure), base)
+        return self._by(rows, lambda row: row[0] - row[2], lambda row: row[1] - row[2], figure)
+
+    def quotient(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:
+        """``one`` by ``other``, as they are, and the floor of that."""
+        rows = self.together(self.values(one, figure), self.values(other, figure))
+        return self._by(rows, lambda row: row[0], lambda row: row[1], figure)
+
+    def _by(
+        self,
+        rows: Sequence[tuple[float, ...]],
+        above: Callable[[Sequence[float]], float],
+        below: Callable[[Sequence[float]], float],
+        figure: str,
+    ) -> tuple[Estimate | None, float | None]:
+        if not rows or not median(map(below, rows)):
+            return None, None
+        found = estimate(rows, lambda some: median(map(above, some)) / median(map(below, some)))
+        floor = self.floor(figure)
+        return found, None if floor is None else floor / abs(median(map(below, rows)))
+
+    def landed(self, contender: str) -> str:
+        """What became of the contender's records in all its blocks."""
+        its = [block for block in self.blocks if block.contender == contender]
+        parts = [block.landed for block in its if block.landed is not None]
+        texts = [Landed.total(parts).text] if parts and sum(part.expected for part in parts) else []
+        counted = [block.dropped for block in its if block.dropped]
+        if counted:
+            texts.append(f"{sum(counted):,} counted as dropped")
+        errors = [block.error for block in its if block.error]
+        if errors:
+            texts.append(f"{len(errors)} of {len(its)} blocks failed: {errors[0]}")
+        return "; ".join(texts)
+
+    def row(
+        self,
+        contender: str,
+        figure: str,
+        unit: str,
+        found: Estimate | None,
+        floor: float | None = None,
+        target: Target | None = None,
+        neutral: float | None = None,
+    ) -> Row:
+        """A row about ``contender``."""
+        return Row(self.scenario, contender, figure, unit, found, floor, target, self.landed(contender), neutral)
+
+    def rows_above(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
+        """What each contender's ``figure`` is above the reference's; the target is for ours."""
+        return [
+            self.row(
+                name, text, unit, self.above(name, figure), self.floor(figure), target if name == "ours" else None, 0.0
+            )
+            for name in self.contenders
+            if name != self.reference
+        ]
+
+    def rows_plain(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
+        """Each contender's ``figure``, as it is."""
+        floor = self.floor(figure)
+        return [
+            self.row(name, text, unit, self.plain(name, figure), floor, target if name == "ours" else None)
+            for name in self.contenders
+        ]
