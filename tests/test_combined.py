@@ -78,9 +78,7 @@ def test_bytes(status: str, size: str | None, method: str, shown: str) -> None:
     assert (columns.size, columns.request.split()[0]) == (shown, method)
 
 
-@pytest.mark.parametrize(
-    ("status", "shown"), [("418 I'M A TEAPOT", "418"), ("0 wow", "000"), ("", "000")]
-)
+@pytest.mark.parametrize(("status", "shown"), [("418 I'M A TEAPOT", "418"), ("0 wow", "000"), ("", "000")])
 def test_status(status: str, shown: str) -> None:
     """Three digits, as of nginx ``000`` for a status that is none: the columns stay."""
     assert read_combined(line_of(status)).status == shown
