@@ -106,6 +106,9 @@ class Exchange(Context):
     ordinary = False
     #: Status and `Content-Length` of a response that is still to be sent.
     to_come: tuple[str, str | None, Sequence[tuple[str, str]]] | None = None
+    #: Bytes that the app has written itself, and when it began, of `time.perf_counter`.
+    written = 0
+    first_write: float | None = None
     #: Of an exception that nobody handled, ``TYPE: text``, its type and text.
     error: str | None = None
     error_type: str | None = None

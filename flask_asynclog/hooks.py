@@ -6,12 +6,12 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import partial
 from random import random
 from sys import modules
-from time import time
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
@@ -25,7 +25,7 @@ from flask_asynclog.context import current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange, Source, number_of
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.outcome import Outcome, SentOutcome
+from flask_asynclog.outcome import Outcome, SentOutcome, has_body
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
@@ -215,7 +215,7 @@ class RequestHooks:
                     exchange.to_come = status, size, headers
             except Exception as error:
                 _say("start_response", error)
-        return write
+        return write if exchange.to_come is None else partial(_write, exchange, write)
 
     def _log_outcome(
         self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
@@ -250,11 +250,10 @@ class RequestHooks:
 
     def _follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
         """Log a response when it has been sent, which is now where all of it is there."""
-        context = current.get()
-        whole = None if exchange.to_come is None else number_of(exchange.to_come[1])
-        end = partial(self._end, exchange)
+        context, whole, end = current.get(), partial(_whole, exchange), partial(self._end, exchange)
         if isinstance(body, (list, tuple)):
-            end(Sent(sum(map(len, body))))
+            size, most = sum(map(len, body)), whole()
+            end(Sent(size if most is None else min(size, most)))
             return body
         return body if watch_file(body, environ, context, whole, end) else StreamedBody(body, context, whole, end)
 
@@ -264,15 +263,19 @@ class RequestHooks:
             variables, exchange.variables = exchange.variables, None
             if sent.error is not None:
                 self._keep_error(exchange, sent.error)
-            if to_come is None:
-                if sent.error is None:
-                    return  # no status: it is the server that answers
-                to_come = "500 INTERNAL SERVER ERROR", None, ()
+            first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
+            if to_come is None and (sent.error is None or exchange.responded):
+                return  # no status: it is the server that answers; or there was one at once
+            if to_come is None or (sent.error is not None and first_byte is None and not sent.aborted):
+                # As of PEP 3333 no server has sent a status before the first byte.
+                to_come, sent.size = ("500 INTERNAL SERVER ERROR", None, ()), None
             status, size, headers = to_come
             outcome = SentOutcome(exchange, status, size, current.get())
             outcome.sent, outcome.aborted = sent.size, sent.aborted
-            if sent.first_byte is not None:
-                outcome.first_byte = sent.first_byte - exchange.started
+            if outcome.sent is not None:
+                outcome.sent += exchange.written
+            if first_byte is not None:
+                outcome.first_byte = first_byte - exchange.started
             if exchange.alone or variables is None:
                 self._log_outcome(outcome, headers, sent.error)
             else:  # as if its context were still there, for filters that look at it
@@ -333,6 +336,8 @@ class RequestHooks:
             run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             _say("wsgi_app", own)
+        finally:
+            exchange.variables = None  # it may wait in the queue for long
 
     def _upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
         """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``."""
@@ -385,6 +390,24 @@ def _exchange() -> Exchange | None:
     context = current.get()
     origin = None if context is None else context.origin
     return origin if isinstance(origin, Exchange) else None
+
+
+def _whole(exchange: Exchange) -> int | None:
+    """Bytes that a body should have, beside what was written before it; ``None``: not known."""
+    if exchange.to_come is None:
+        return None
+    status, size, _ = exchange.to_come
+    whole = number_of(size) if has_body(exchange.method, status) else 0
+    return None if whole is None else max(0, whole - exchange.written)
+
+
+def _write(exchange: Exchange, write: Callable[[bytes], object], part: bytes) -> object:
+    """What ``start_response`` returns, for apps that do not return their body."""
+    if exchange.first_write is None and part:
+        exchange.first_write = perf_counter()
+    result = write(part)
+    exchange.written += len(part)
+    return result
 
 
 def _user() -> str | None:
