@@ -208,10 +208,10 @@ class WatchedFile(Watch):
             return None if failed else self._whole()
         if position is None:  # somebody else has closed it
             return None
-        if position != self._began:
-            return max(0, position - self._began)
-        # Where it began. After sendfile() gunicorn takes it back there, and uWSGI never moves it; waitress does, and
-        # knows what it has still to send.
+        if position > self._began:
+            return position - self._began
+        # Where it began. After sendfile() gunicorn takes it back there, behind the back of a buffer which then counts
+        # from too low; uWSGI never moves it. waitress does, and knows what it has still to send.
         return 0 if failed or getattr(self._body, "remain", None) else self._whole()
 
 

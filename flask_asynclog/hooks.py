@@ -105,8 +105,8 @@ class RequestHooks:
         #: Whether the id of a request never depends on the request.
         self._new_ids = bool(self._header) and not self._trust
         self._by_hand = False
-        #: uWSGI does not tell Python of its forks.
-        self._forks_unseen = "uwsgi" in modules
+        #: It does not tell Python of its forks, and sends the status when it has it.
+        self._in_uwsgi = "uwsgi" in modules
         got_request_exception.connect(self._on_exception, app)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
@@ -117,7 +117,7 @@ class RequestHooks:
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with its records."""
-        if self._forks_unseen:
+        if self._in_uwsgi:
             lifecycle.check_process()
         now = time()
         request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
@@ -266,7 +266,8 @@ class RequestHooks:
             first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
             if to_come is None and (sent.error is None or exchange.responded):
                 return  # no status: it is the server that answers; or there was one at once
-            if to_come is None or (sent.error is not None and first_byte is None and not sent.aborted):
+            unsent = first_byte is None and not (sent.aborted or self._in_uwsgi)
+            if to_come is None or (sent.error is not None and unsent):
                 # As of PEP 3333 no server has sent a status before the first byte.
                 to_come, sent.size = ("500 INTERNAL SERVER ERROR", None, ()), None
             status, size, headers = to_come

@@ -383,3 +383,58 @@ def test_streams_that_the_end_of_the_process_finds(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("ends\n", "")
     found = [json.loads(line) for line in log_lines(Path("app.log"))]
     assert [d["message"].split()[0] for d in found[:2]] == ["Request", "Request"]
+
+
+KILLED = """
+import gevent
+from gevent import monkey
+monkey.patch_all()
+from flask import Flask, Response
+from flask_asynclog import AsyncLog, bind, context
+
+app = Flask("killed")
+asynclog = AsyncLog(app, format="json")
+
+@app.get("/<name>")
+def view(name):
+    bind(name=name)
+    def generate():
+        for _ in range(2):
+            app.logger.info("in %s", name)
+            yield b"ab"
+            gevent.sleep(0 if name == "lives" else 600)
+    return Response(generate())
+
+def serve(path):
+    assert context.request_id() is None
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "SERVER_NAME": "x", "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http"}
+    body = app.wsgi_app(environ, lambda *_: None)
+    try:
+        for part in body:
+            assert context.request_id() is None
+            gevent.sleep(0)
+    finally:
+        body.close()
+
+greenlets = [gevent.spawn(serve, path) for path in ("/lives", "/dies", "/lives")]
+gevent.wait(greenlets[::2])
+greenlets[1].kill()
+assert [type(g.value).__name__ for g in greenlets] == ["NoneType", "GreenletExit", "NoneType"]
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
+"""
+
+
+def test_a_greenlet_that_is_killed(tmp_path: Path) -> None:
+    """That is no client that went; and greenlets that send in turns keep their records apart."""
+    pytest.importorskip("gevent")
+    done = run_python(PRINT_STATS + KILLED, cwd=tmp_path)
+    assert_conserved(read_stats(done.stdout))
+    found = [json.loads(line) for line in log_lines(Path("app.log"))]
+    for name, size, level in (("lives", 4, "INFO"), ("dies", 2, "ERROR")):
+        its = [d for d in found if d.get("url.path", "/" + d.get("name", "")) == f"/{name}"]
+        assert {d["message"] for d in its if d["message"].startswith("in ")} == {f"in {name}"}
+        assert {d.get("name") for d in its} == {None, name}
+        assert {summary(d) for d in its if d["message"].startswith("Response ")} == {(200, size, False, level)}
+    assert found[-1]["error.type"] == "GreenletExit"
