@@ -5,6 +5,8 @@ Run on whichever thread the server sends from, and closes on: waitress has anoth
 
 from __future__ import annotations
 
+import select
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from os import getpid
@@ -189,9 +191,10 @@ class WatchedFile(Watch):
         current.set(self._context)
         try:
             if self._end is not None:
-                size, whole = self._moved(failed=not _ordinary(failure)), self._whole()
-                self._sent.size = size
-                self._settle(failure, complete=size is None or whole is None or size >= whole)
+                cut_off = uwsgi_client_gone()
+                size, whole = self._moved(failed=cut_off or not _ordinary(failure)), self._whole()
+                self._sent.size = size if size or not cut_off else None  # it does not move the file
+                self._settle(failure, complete=not cut_off and (size is None or whole is None or size >= whole))
             if self._close_body is not None:
                 self._close_body()
         except BaseException as error:
@@ -238,6 +241,26 @@ def watch_file(
     except (AttributeError, TypeError):  # of a type in C
         watch.end_at_once()
     return True
+
+
+def uwsgi_client_gone() -> bool:
+    """Whether uWSGI's client, or the proxy before it, has cut the connection: no error of its sendfile() is told."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return False
+    try:
+        connection = socket.socket(fileno=uwsgi.connection_fd())
+        try:
+            watching = select.poll()
+            watching.register(connection, 0)
+            ((_, events),) = watching.poll(0) or ((0, 0),)
+            # A proxy that has got all closes its end of a Unix socket, which is a hang-up; a TCP socket's is none.
+            cut = select.POLLERR if connection.family == socket.AF_UNIX else select.POLLERR | select.POLLHUP
+        finally:
+            connection.detach()
+    except Exception:  # nobody knows
+        return False
+    return bool(events & cut)
 
 
 def _position(body: Any) -> int | None:

@@ -109,7 +109,7 @@ RESPONSE = (
     Field(
         "http.server.time_to_first_byte",
         lambda outcome: None if outcome.first_byte is None else round(outcome.first_byte, 6),
-        "seconds to the first byte, of streamed responses", short="first_byte",
+        "seconds to the first byte, of streams and files", short="first_byte",
     ),
     Field("http.response.aborted", lambda outcome: outcome.aborted or None, "``true``: the client went before the end"),
     Field("error.type", lambda outcome: outcome.error_type, "class of the exception, or the status from 500 on"),

@@ -100,6 +100,8 @@ class Outcome:
         """Bytes of the body, where they are known: those that were sent."""
         if self.sent is not None:
             return self.sent
+        if self.aborted:
+            return None
         return number_of(self.size) if has_body(self.exchange.method, self.status) else 0
 
     @property

@@ -7,10 +7,15 @@ import contextvars
 import gc
 import io
 import json
+import select
+import socket
+import struct
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +24,7 @@ from flask import Flask, Response, g, request, send_file, stream_with_context
 from bare_server import BodyError, FileWrapper, Server, documents, outcome, streaming, summary, three
 from flask_asynclog import AsyncLog, bind, context
 from flask_asynclog.context import current
-from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
+from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, wait_for
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -183,6 +188,29 @@ def test_a_file_whose_client_goes(make_app: MakeApp) -> None:
     app.add_url_rule("/", "view", lambda: send_file(io.BytesIO(b"0123456789"), "text/plain"))
     Server(app).take(2).fail(ConnectionResetError())
     assert summary(outcome(asynclog)) == (200, 8, True, "INFO")
+
+
+def test_a_file_that_uwsgi_sends(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not say that it could not; its connection does, unless the client has just got all."""
+    app, asynclog = make_app(format="json")
+    Path("page.txt").write_bytes(b"0123456789")
+    app.add_url_rule("/", "view", lambda: send_file(Path("page.txt").absolute()))
+    listener = socket.create_server(("127.0.0.1", 0))
+    for abort in (True, False):
+        client = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+        monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(connection_fd=connection.fileno))
+        server = Server(app)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", abort, 0))
+        client.close()
+        wait_for(lambda c=connection: select.select([c], [], [], 0)[0])
+        server.close()
+        connection.close()
+    listener.close()
+    aborted, whole = documents(asynclog)[1::2]
+    assert summary(aborted) == (200, None, True, "INFO")
+    assert summary(whole) == (200, 10, False, "INFO")
+    assert "10B" not in aborted["message"]
 
 
 def test_a_part_of_a_file(make_app: MakeApp) -> None:
