@@ -125,6 +125,8 @@ class Exchange(Context):
     #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
     pushed_for: int | None = None
     outer: Context | None = None
+    #: What was bound before it began.
+    _context: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -172,8 +174,12 @@ class Exchange(Context):
 
     @property
     def context(self) -> Context:
-        """Itself, as of `Event`."""
-        return self
+        """Itself, as of `Event`, unless something was bound before it began."""
+        return self._context or self
+
+    @context.setter
+    def context(self, context: Context | None) -> None:
+        self._context = context
 
     @property
     def name(self) -> str:

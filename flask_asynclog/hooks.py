@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from random import random
 from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
+from flask import (
+    Flask,
+    Request,
+    Response,
+    current_app,
+    g,
+    got_request_exception,
+    has_request_context,
+    request,
+    request_tearing_down,
+)
 from werkzeug.wsgi import ClosingIterator
 
+from flask_asynclog import context as contexts
 from flask_asynclog import lifecycle
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
-from flask_asynclog.context import current
+from flask_asynclog.context import Context, DerivedContext, current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange, Source, number_of
 from flask_asynclog.held import HeldRecords
@@ -144,9 +155,11 @@ class RequestHooks:
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
-            exchange = current.get()
+            context = exchange = current.get()
             if type(exchange) is not Exchange and exchange is not None:  # somebody has bound something already
                 exchange = exchange.origin
+                if type(exchange) is Exchange and not exchange.begun:
+                    exchange.context = context
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._begin_by_hand()
             self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
@@ -330,6 +343,7 @@ class RequestHooks:
             outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, current.get())
             # As if its context were still there, for filters that look at it.
             run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            exchange.variables = None  # they lead to the environment, and that back to the exchange
             run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             _say("wsgi_app", own)
@@ -394,3 +408,33 @@ def _user() -> str | None:
         return None
     get_id = getattr(user, "get_id", None)
     return None if get_id is None else show(get_id())
+
+
+# In another thread, `flask.copy_current_request_context` brings Flask's context of the request, and no other variables.
+
+#: The request's context, where code in such a copy has bound something.
+_entered: ContextVar[Context | None] = ContextVar("flask_asynclog_entered", default=None)
+
+
+def _find_in_copy(*, enter: bool = False) -> Context | None:
+    exchange = request.environ.get(_KEY) if has_request_context() else None
+    if not isinstance(exchange, Exchange):
+        return None
+    if exchange.responded and "werkzeug.debug.preserve_context" in request.environ:
+        return None  # what a test's client keeps after the request is no copy
+    if enter:
+        request_tearing_down.connect(_leave_copy, current_app._get_current_object())  # type: ignore[attr-defined]
+        _entered.set(exchange)
+    context = DerivedContext(exchange, exchange.bound_last)
+    context.copied = True
+    return context
+
+
+def _leave_copy(app: Flask, **_: object) -> None:
+    entered, context = _entered.get(), current.get()
+    if entered is not None and context is not None and context.origin is entered:
+        _entered.set(None)
+        current.set(None)
+
+
+contexts.find_elsewhere = _find_in_copy

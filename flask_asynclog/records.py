@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import Context, here
 from flask_asynclog.fields import CONTEXT as CONTEXT_FIELDS
 from flask_asynclog.fields import read_all
 from flask_asynclog.redaction import Redactor
@@ -154,7 +154,7 @@ def snapshot(
         fields.update(_exception_fields(record, formatter or _plain_formatter))
     for name in _added(record, fields):
         fields[name] = freeze(fields[name])
-    context = context or current.get()
+    context = context or here()
     if context is not None:
         fields.setdefault(CONTEXT, context)
     copied: logging.LogRecord = _new(type(record))
@@ -190,7 +190,8 @@ def complete(record: logging.LogRecord) -> logging.LogRecord:
         fields.setdefault(name, value)
     if context is not None:
         for name, value in context.bound.items():
-            fields.setdefault(name, value)
+            if name not in INTERNAL_ATTRIBUTES:
+                fields.setdefault(name, value)
     fields.pop(EVENT, None)
     fields.pop(CONTEXT, None)
     return record
