@@ -12,7 +12,7 @@ from functools import partial
 from random import random
 from sys import modules
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import (
     Flask,
@@ -24,6 +24,7 @@ from flask import (
     has_request_context,
     request,
     request_tearing_down,
+    session,
 )
 from werkzeug.wsgi import ClosingIterator
 
@@ -41,7 +42,7 @@ from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
-from flask_asynclog.tracing import current_span
+from flask_asynclog.tracing import current_span, in_current_span
 from flask_asynclog.values import error_text, show, show_error
 
 if TYPE_CHECKING:
@@ -217,6 +218,8 @@ class RequestHooks:
                 exchange.responded = True
                 if self._login:
                     exchange.user = _user()
+                if "opentelemetry.trace" in modules:
+                    _keep_span()
                 if exchange.ordinary and exchange.to_come is None:
                     kind = SentOutcome if self._response_headers else Outcome
                     outcome = kind(exchange, status, size, current.get())
@@ -364,6 +367,7 @@ class RequestHooks:
         exchange = _exchange()
         if exchange is not None:
             self._keep_error(exchange, exception)
+            _keep_span()
 
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
         exchange.note_error(error, show_error(error), error_text(error))
@@ -401,13 +405,42 @@ def _exchange() -> Exchange | None:
     return origin if isinstance(origin, Exchange) else None
 
 
+def _keep_span() -> None:
+    """Have what is logged from here to the end of the request, when its span may be over, belong to that span.
+
+    OpenTelemetry's instrumentation of Flask begins it after the ``Request`` record, and ends it in teardown.
+    """
+    context = current.get()
+    if context is not None and (spanned := in_current_span(context)) is not context:
+        current.set(spanned)
+
+
 def _user() -> str | None:
-    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database."""
-    user = getattr(g, "_login_user", None) if g else None
-    if user is None or not getattr(user, "is_authenticated", False):
+    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database. Never raises.
+
+    So may every attribute of a model's object, after a commit. What the session has of the user is the id itself.
+    """
+    try:
+        user = getattr(g, "_login_user", None) if g else None
+        if user is None or _is_anonymous(user):
+            return None
+        user_id = session.get("_user_id")
+        if user_id is None:  # by a header, as a rule
+            state = getattr(user, "_sa_instance_state", None)  # SQLAlchemy's
+            if getattr(state, "expired", False) or not user.is_authenticated:
+                return None
+            user_id = user.get_id()
+        return None if user_id is None else show(user_id)
+    except Exception:  # somebody's own user, session or manager
         return None
-    get_id = getattr(user, "get_id", None)
-    return None if get_id is None else show(get_id())
+
+
+def _is_anonymous(user: object) -> bool:
+    kind = current_app.login_manager.anonymous_user  # type: ignore[attr-defined]
+    if isinstance(user, modules["flask_login"].AnonymousUserMixin) or (isinstance(kind, type) and type(user) is kind):
+        return True
+    # A function may make them; then they are asked.
+    return not isinstance(kind, type) and not cast(Any, user).is_authenticated
 
 
 # In another thread, `flask.copy_current_request_context` brings Flask's context of the request, and no other variables.
