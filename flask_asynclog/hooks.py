@@ -465,7 +465,7 @@ def _find_in_copy(*, enter: bool = False) -> Context | None:
 
 def _leave_copy(app: Flask, **_: object) -> None:
     entered, context = _entered.get(), current.get()
-    if entered is not None and context is not None and context.origin is entered:
+    if entered is not None and (context is None or context.origin is entered):
         _entered.set(None)
         current.set(None)
 
