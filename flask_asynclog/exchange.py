@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 #: What is kept of the environment, in this order; then come the headers that the options name.
 _KEYS = (
-    "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
-    "HTTP_TRACEPARENT",
+    "SERVER_PROTOCOL", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH", "HTTP_TRACEPARENT",
 )  # fmt: skip
-_PROTOCOL, _CLIENT, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
+_PROTOCOL, _USER, _USER_AGENT, _REFERER, _LENGTH, _TRACEPARENT = range(len(_KEYS))
 
 
 _Target: TypeAlias = tuple[str, str | None, tuple[str, int | None] | None, str, str, bytes]
@@ -120,7 +119,9 @@ class Exchange(Context):
     user: str | None = None
     #: Records below the normal level, until it is known whether they are wanted.
     held: HeldRecords | None = None
-    #: The rule that it matched; of the environment, the values of the source's keys. ``None``: nobody wants to know.
+    #: Address of the client; the rule that it matched; of the environment, the values of the source's keys. ``None``:
+    #: nobody wants to know.
+    client: str | None = None
     rule: Rule | None = None
     sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
@@ -128,6 +129,8 @@ class Exchange(Context):
     #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
     pushed_for: int | None = None
     outer: Context | None = None
+    #: What was bound before it began.
+    _context: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -153,6 +156,7 @@ class Exchange(Context):
             request.query_string,
         )
         if fields:  # each look into the environment is a miss of the processor's cache
+            self.client = request.remote_addr or None
             self.rule = request.url_rule
             self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
@@ -175,8 +179,12 @@ class Exchange(Context):
 
     @property
     def context(self) -> Context:
-        """Itself, as of `Event`."""
-        return self
+        """Itself, as of `Event`, unless something was bound before it began."""
+        return self._context or self
+
+    @context.setter
+    def context(self, context: Context | None) -> None:
+        self._context = context
 
     @property
     def name(self) -> str:
@@ -185,6 +193,9 @@ class Exchange(Context):
 
     def __str__(self) -> str:
         return f"{self.method} {self.url}{self.suffix}"
+
+    def __repr__(self) -> str:  # what others show of a record's arguments
+        return str(self) if self.begun else super().__repr__()
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
@@ -259,11 +270,6 @@ class Exchange(Context):
     def blueprint(self) -> str | None:
         """The blueprint of the view."""
         return (self.endpoint or "").rpartition(".")[0] or None
-
-    @property
-    def client(self) -> str | None:
-        """Address of the client, as ``request.remote_addr``."""
-        return self._kept(_CLIENT)
 
     @property
     def remote_user(self) -> str | None:

@@ -156,19 +156,20 @@ _of_response: Mapping[str, Field] = {name: field for field in RESPONSE for name 
 
 
 def find(name: str, context: Context | None, event: Any) -> object:
-    """The field that a %-format calls ``name``, of a record of ``event`` or logged in ``context``; ``None``: none."""
+    """The field that a %-format calls ``name``, of a record of ``event`` or logged in ``context``; ``None``: none.
+
+    Fields come first, then what was bound.
+    """
     if context is None:
         return None
     value: Any = None
     if name in _of_context:
         value = _of_context[name].read(context)
-    elif name in _of_request:
-        if getattr(context.origin, "begun", False):
-            value = _of_request[name].read(context.origin)
-    elif name in _of_response:
-        if hasattr(event, "code"):
-            value = _of_response[name].read(event)
-    else:
+    elif name in _of_request and getattr(context.origin, "begun", False):
+        value = _of_request[name].read(context.origin)
+    elif name in _of_response and hasattr(event, "code"):
+        value = _of_response[name].read(event)
+    if value is None:  # a field that this record has not is no name that is taken
         value = context.bound.get(name)
     # Headers are lists, of one value here.
     return cast("list[object]", value)[0] if type(value) is list else value

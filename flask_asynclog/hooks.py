@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from random import random
 from sys import modules
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
+from flask import (
+    Flask,
+    Request,
+    Response,
+    current_app,
+    g,
+    got_request_exception,
+    has_request_context,
+    request,
+    request_tearing_down,
+    session,
+)
 from werkzeug.wsgi import ClosingIterator
 
+from flask_asynclog import context as contexts
 from flask_asynclog import lifecycle
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
-from flask_asynclog.context import current
+from flask_asynclog.context import Context, DerivedContext, current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange, Source, number_of
 from flask_asynclog.held import HeldRecords
@@ -30,7 +42,7 @@ from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
-from flask_asynclog.tracing import current_span
+from flask_asynclog.tracing import current_span, in_current_span
 from flask_asynclog.values import error_text, show, show_error
 
 if TYPE_CHECKING:
@@ -144,9 +156,11 @@ class RequestHooks:
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
-            exchange = current.get()
+            context = exchange = current.get()
             if type(exchange) is not Exchange and exchange is not None:  # somebody has bound something already
                 exchange = exchange.origin
+                if type(exchange) is Exchange and not exchange.begun:
+                    exchange.context = context
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._begin_by_hand()
             self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
@@ -204,6 +218,8 @@ class RequestHooks:
                 exchange.responded = True
                 if self._login:
                     exchange.user = _user()
+                if "opentelemetry.trace" in modules:
+                    _keep_span()
                 if exchange.ordinary and exchange.to_come is None:
                     kind = SentOutcome if self._response_headers else Outcome
                     outcome = kind(exchange, status, size, current.get())
@@ -334,6 +350,7 @@ class RequestHooks:
             outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, current.get())
             # As if its context were still there, for filters that look at it.
             run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            exchange.variables = None  # they lead to the environment, and that back to the exchange
             run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             _say("wsgi_app", own)
@@ -356,6 +373,7 @@ class RequestHooks:
         exchange = _exchange()
         if exchange is not None:
             self._keep_error(exchange, exception)
+            _keep_span()
 
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
         exchange.note_error(error, show_error(error), error_text(error))
@@ -411,10 +429,69 @@ def _write(exchange: Exchange, write: Callable[[bytes], object], part: bytes) ->
     return result
 
 
+def _keep_span() -> None:
+    """Have what is logged from here to the end of the request, when its span may be over, belong to that span.
+
+    OpenTelemetry's instrumentation of Flask begins it after the ``Request`` record, and ends it in teardown.
+    """
+    context = current.get()
+    if context is not None and (spanned := in_current_span(context)) is not context:
+        current.set(spanned)
+
+
 def _user() -> str | None:
-    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database."""
-    user = getattr(g, "_login_user", None) if g else None
-    if user is None or not getattr(user, "is_authenticated", False):
+    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database. Never raises.
+
+    So may every attribute of a model's object, after a commit. What the session has of the user is the id itself.
+    """
+    try:
+        user = getattr(g, "_login_user", None) if g else None
+        if user is None or _is_anonymous(user):
+            return None
+        user_id = session.get("_user_id")
+        if user_id is None:  # by a header, as a rule
+            state = getattr(user, "_sa_instance_state", None)  # SQLAlchemy's
+            if getattr(state, "expired", False) or not user.is_authenticated:
+                return None
+            user_id = user.get_id()
+        return None if user_id is None else show(user_id)
+    except Exception:  # somebody's own user, session or manager
         return None
-    get_id = getattr(user, "get_id", None)
-    return None if get_id is None else show(get_id())
+
+
+def _is_anonymous(user: object) -> bool:
+    kind = current_app.login_manager.anonymous_user  # type: ignore[attr-defined]
+    if isinstance(user, modules["flask_login"].AnonymousUserMixin) or (isinstance(kind, type) and type(user) is kind):
+        return True
+    # A function may make them; then they are asked.
+    return not isinstance(kind, type) and not cast(Any, user).is_authenticated
+
+
+# In another thread, `flask.copy_current_request_context` brings Flask's context of the request, and no other variables.
+
+#: The request's context, where code in such a copy has bound something.
+_entered: ContextVar[Context | None] = ContextVar("flask_asynclog_entered", default=None)
+
+
+def _find_in_copy(*, enter: bool = False) -> Context | None:
+    exchange = request.environ.get(_KEY) if has_request_context() else None
+    if not isinstance(exchange, Exchange):
+        return None
+    if exchange.responded and "werkzeug.debug.preserve_context" in request.environ:
+        return None  # what a test's client keeps after the request is no copy
+    if enter:
+        request_tearing_down.connect(_leave_copy, current_app._get_current_object())  # type: ignore[attr-defined]
+        _entered.set(exchange)
+    context = DerivedContext(exchange, exchange.bound_last)
+    context.copied = True
+    return context
+
+
+def _leave_copy(app: Flask, **_: object) -> None:
+    entered, context = _entered.get(), current.get()
+    if entered is not None and (context is None or context.origin is entered):
+        _entered.set(None)
+        current.set(None)
+
+
+contexts.find_elsewhere = _find_in_copy

@@ -140,6 +140,9 @@ class Outcome:
         redactor = exchange.source.redactor
         return redactor.text(text) if redactor.patterns else text
 
+    def __repr__(self) -> str:  # what others show of a record's arguments, Sentry for one
+        return str(self)
+
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names; the duration in seconds."""
         known = fields.read_all(fields.RESPONSE, self)
