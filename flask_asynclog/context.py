@@ -6,7 +6,7 @@ every record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -41,6 +41,10 @@ class Context:
     own_span: Span | None = None
     #: What `bind` added.
     bound: Mapping[str, object] = MappingProxyType({})
+    #: Of the last context that was derived from it, what was bound there.
+    bound_last: Mapping[str, object] = bound
+    #: Whether it is that of a copy, see `find_elsewhere`.
+    copied = False
 
     def __init__(self, request_id: str | None = None, drains: object = None) -> None:
         self.request_id = request_id
@@ -81,6 +85,7 @@ class DerivedContext(Context):
         self.own_span = span or outer.own_span
         self.request_id = outer.request_id
         self.drains = outer.drains
+        self.copied = outer.copied
         self.bound = bound
 
     @property
@@ -108,23 +113,57 @@ class DerivedContext(Context):
 current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)
 
 
+def _nowhere(*, enter: bool = False) -> Context | None:
+    return None
+
+
+#: Finds the context of a request that runs here without a context variable: in a copy that Flask made of its own
+#: context. With ``enter`` the caller is going to set the variable, which has to be unset at the end of the copy. Set
+#: by `hooks`.
+find_elsewhere = _nowhere
+
+
+def here() -> Context | None:
+    """The context of the code that calls; ``None`` outside of all."""
+    context = current.get()
+    return find_elsewhere() if context is None else context
+
+
 def request_id() -> str | None:
     """Id of the request that runs here; ``None`` outside requests. Any thread with the request's context."""
-    context = current.get()
+    context = here()
     return None if context is None else context.request_id
+
+
+def _set(context: Context | None) -> None:
+    current.set(context)
+    if context is not None and not context.copied:
+        context.origin.bound_last = context.bound
 
 
 class Binding:
     """What `bind` returns: as a context manager it takes the fields away again."""
 
-    def __init__(self, outer: Context | None) -> None:
+    def __init__(self, outer: Context | None, inner: Context, names: Iterable[str]) -> None:
         self._outer = outer
+        self._inner = inner
+        self._names = frozenset(names)
 
     def __enter__(self) -> None:
         """Nothing: the fields are bound since the call."""
 
     def __exit__(self, *_: object) -> None:
-        current.set(self._outer)
+        context = current.get()
+        if context is self._inner:
+            _set(self._outer)
+        elif context is not None and context.origin is self._inner.origin:
+            # Somebody has bound more, which stays. In any other context nothing is ours: a generator may be thrown
+            # away while another request runs.
+            kept = {name: value for name, value in context.bound.items() if name not in self._names}
+            if self._outer is not None:
+                kept |= {name: value for name, value in self._outer.bound.items() if name in self._names}
+            outside = self._outer is None and not kept
+            _set(None if outside else DerivedContext(context, MappingProxyType(kept)))
 
 
 def bind(**fields: object) -> Binding:
@@ -136,15 +175,17 @@ def bind(**fields: object) -> Binding:
         with bind(job="resize"):   # to the end of the block
             ...
 
-    A name that is bound already gets the new value. Values are copied: later changes of a list do not show. A request
-    starts with none, and leaves none behind. Outside requests they last as long as the context: for ever on a
-    thread, to its end in an `asyncio` task. A thread has those of the code that starts it only if that runs it in
-    a copy of its context (`contextvars.copy_context`), and what it binds itself stays there.
+    A name that is bound already gets the new value, and at the end of a block the former one again. Values are copied:
+    later changes of a list do not show. A request starts with none, and leaves none behind. Outside requests they last
+    as long as the context: for ever on a thread, to its end in an `asyncio` task. A thread has those of the code that
+    starts it only if that runs it in a copy of its context (`contextvars.copy_context`) or of Flask's
+    (`flask.copy_current_request_context`), and what it binds itself stays there.
 
     Formats with fields (``json``, ``ecs``, ``logfmt``) show them all, a %-format those that it names.
     """
     outer = current.get()
     frozen = {name: freeze(value) for name, value in fields.items()}
-    base = outer if outer is not None else Context()
-    current.set(DerivedContext(base, MappingProxyType({**base.bound, **frozen})))
-    return Binding(outer)
+    base = outer or find_elsewhere(enter=True) or Context()
+    inner = DerivedContext(base, MappingProxyType({**base.bound, **frozen}))
+    _set(inner)
+    return Binding(outer, inner, frozen)

@@ -20,7 +20,7 @@ from flask_asynclog.context import Context, Span
 from flask_asynclog.exchangerecord import ExchangeRecord, HookEvent
 from flask_asynclog.headers import decoded, number_of, visible
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.source import CLIENT, KEYS, LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
+from flask_asynclog.source import KEYS, LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
 from flask_asynclog.tracing import parse_traceparent
 from flask_asynclog.urls import Target, quoted_path
 from flask_asynclog.values import IMMUTABLE
@@ -67,6 +67,9 @@ class Exchange(Context):
     ordinary = False
     #: Status and `Content-Length` of a response that is still to be sent.
     to_come: tuple[str, str | None, Sequence[tuple[str, str]]] | None = None
+    #: Bytes that the app has written itself, and when it began, of `time.perf_counter`.
+    written = 0
+    first_write: float | None = None
     #: Of an exception that nobody handled, ``TYPE: text``, its type and text.
     error: str | None = None
     error_type: str | None = None
@@ -78,7 +81,9 @@ class Exchange(Context):
     user: str | None = None
     #: Records below the normal level, until it is known whether they are wanted.
     held: HeldRecords | None = None
-    #: The rule that it matched; of the environment, the values of the source's keys. ``None``: nobody wants to know.
+    #: Address of the client; the rule that it matched; of the environment, the values of the source's keys. ``None``:
+    #: nobody wants to know.
+    client: str | None = None
     rule: Rule | None = None
     sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
@@ -86,6 +91,8 @@ class Exchange(Context):
     #: Where its context was pushed by hand, the id of the request object, and what is to be current behind it.
     pushed_for: int | None = None
     outer: Context | None = None
+    #: What was bound before it began.
+    _context: Context | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -111,6 +118,7 @@ class Exchange(Context):
             request.query_string,
         )
         if fields:  # each look into the environment is a miss of the processor's cache
+            self.client = request.remote_addr or None
             self.rule = request.url_rule
             self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
@@ -133,8 +141,12 @@ class Exchange(Context):
 
     @property
     def context(self) -> Context:
-        """Itself, as of `Event`."""
-        return self
+        """Itself, as of `Event`, unless something was bound before it began."""
+        return self._context or self
+
+    @context.setter
+    def context(self, context: Context | None) -> None:
+        self._context = context
 
     @property
     def name(self) -> str:
@@ -143,6 +155,9 @@ class Exchange(Context):
 
     def __str__(self) -> str:
         return f"{self.method} {self.url}{self.suffix}"
+
+    def __repr__(self) -> str:  # what others show of a record's arguments
+        return str(self) if self.begun else super().__repr__()
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
@@ -228,11 +243,6 @@ class Exchange(Context):
     def blueprint(self) -> str | None:
         """The blueprint of the view."""
         return (self.endpoint or "").rpartition(".")[0] or None
-
-    @property
-    def client(self) -> str | None:
-        """Address of the client, as ``request.remote_addr``."""
-        return self._kept(CLIENT)
 
     @property
     def remote_user(self) -> str | None:

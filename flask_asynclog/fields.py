@@ -112,7 +112,7 @@ RESPONSE = (
     Field(
         "http.server.time_to_first_byte",
         lambda outcome: None if outcome.first_byte is None else round(outcome.first_byte, 6),
-        "seconds to the first byte, of streamed responses", short="first_byte",
+        "seconds to the first byte, of streams and files", short="first_byte",
     ),
     Field("http.response.aborted", lambda outcome: outcome.aborted or None, "``true``: the client went before the end"),
     Field("error.type", lambda outcome: outcome.error_type, "class of the exception, or the status from 500 on"),
@@ -159,17 +159,20 @@ _of_response: Mapping[str, Field] = {name: field for field in RESPONSE for name 
 
 
 def find(name: str, context: Context | None, event: Any) -> object:
-    """The field that a %-format calls ``name``, of a record of ``event`` or logged in ``context``; ``None``: none."""
+    """The field that a %-format calls ``name``, of a record of ``event`` or logged in ``context``; ``None``: none.
+
+    Fields come first, then what was bound.
+    """
     if context is None:
         return None
     value: object = None
     if name in _of_context:
         value = _of_context[name].read(context)
-    elif name in _of_request:
-        if getattr(context.origin, "begun", False):
-            value = _of_request[name].read(context.origin)
+    elif name in _of_request and getattr(context.origin, "begun", False):
+        value = _of_request[name].read(context.origin)
     elif name in _of_response and hasattr(event, "code"):
         value = _of_response[name].read(event)
     if type(value) is list:  # headers are, of one value here
         return cast("list[object]", value)[0]
+    # A field that this record has not is no name that is taken.
     return context.bound.get(name) if value is None else value

@@ -6,33 +6,45 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from contextvars import copy_context
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, copy_context
 from functools import partial
 from random import random
 from sys import modules
-from time import time
-from typing import TYPE_CHECKING, Any
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, Request, Response, current_app, g, got_request_exception, request, request_tearing_down
+from flask import (
+    Flask,
+    Request,
+    Response,
+    current_app,
+    g,
+    got_request_exception,
+    has_request_context,
+    request,
+    request_tearing_down,
+    session,
+)
 from werkzeug.wsgi import ClosingIterator
 
+from flask_asynclog import context as contexts
 from flask_asynclog import lifecycle
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
-from flask_asynclog.context import current
+from flask_asynclog.context import Context, DerivedContext, current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.headers import number_of
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.outcome import Outcome, SentOutcome
+from flask_asynclog.outcome import Outcome, SentOutcome, has_body
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.records import own_record
 from flask_asynclog.report import Once
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
 from flask_asynclog.source import Source
-from flask_asynclog.tracing import current_span
+from flask_asynclog.tracing import current_span, in_current_span
 from flask_asynclog.values import error_text, show, show_error
 
 if TYPE_CHECKING:
@@ -107,8 +119,8 @@ class RequestHooks:
         #: Whether the id of a request never depends on the request.
         self._new_ids = bool(self._header) and not self._trust
         self._by_hand = False
-        #: uWSGI does not tell Python of its forks.
-        self._forks_unseen = "uwsgi" in modules
+        #: It does not tell Python of its forks, and sends the status when it has it.
+        self._in_uwsgi = "uwsgi" in modules
         got_request_exception.connect(self._on_exception, app)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
@@ -119,7 +131,7 @@ class RequestHooks:
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with its records."""
-        if self._forks_unseen:
+        if self._in_uwsgi:
             lifecycle.check_process()
         now = time()
         request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
@@ -146,9 +158,11 @@ class RequestHooks:
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
-            exchange = current.get()
+            context = exchange = current.get()
             if type(exchange) is not Exchange and exchange is not None:  # somebody has bound something already
                 exchange = exchange.origin
+                if type(exchange) is Exchange and not exchange.begun:
+                    exchange.context = context
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._begin_by_hand()
             self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
@@ -206,6 +220,8 @@ class RequestHooks:
                 exchange.responded = True
                 if self._login:
                     exchange.user = _user()
+                if "opentelemetry.trace" in modules:
+                    _keep_span()
                 if exchange.ordinary and exchange.to_come is None:
                     kind = SentOutcome if self._response_headers else Outcome
                     outcome = kind(exchange, status, size, current.get())
@@ -217,7 +233,7 @@ class RequestHooks:
                     exchange.to_come = status, size, headers
             except Exception as error:
                 _say("start_response", error)
-        return write
+        return write if exchange.to_come is None else partial(_write, exchange, write)
 
     def _log_outcome(
         self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
@@ -252,11 +268,10 @@ class RequestHooks:
 
     def _follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
         """Log a response when it has been sent, which is now where all of it is there."""
-        context = current.get()
-        whole = None if exchange.to_come is None else number_of(exchange.to_come[1])
-        end = partial(self._end, exchange)
+        context, whole, end = current.get(), partial(_whole, exchange), partial(self._end, exchange)
         if isinstance(body, (list, tuple)):
-            end(Sent(sum(map(len, body))))
+            size, most = sum(map(len, body)), whole()
+            end(Sent(size if most is None else min(size, most)))
             return body
         return body if watch_file(body, environ, context, whole, end) else StreamedBody(body, context, whole, end)
 
@@ -266,15 +281,20 @@ class RequestHooks:
             variables, exchange.variables = exchange.variables, None
             if sent.error is not None:
                 self._keep_error(exchange, sent.error)
-            if to_come is None:
-                if sent.error is None:
-                    return  # no status: it is the server that answers
-                to_come = "500 INTERNAL SERVER ERROR", None, ()
+            first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
+            if to_come is None and (sent.error is None or exchange.responded):
+                return  # no status: it is the server that answers; or there was one at once
+            unsent = first_byte is None and not (sent.aborted or self._in_uwsgi)
+            if to_come is None or (sent.error is not None and unsent):
+                # As of PEP 3333 no server has sent a status before the first byte.
+                to_come, sent.size = ("500 INTERNAL SERVER ERROR", None, ()), None
             status, size, headers = to_come
             outcome = SentOutcome(exchange, status, size, current.get())
             outcome.sent, outcome.aborted = sent.size, sent.aborted
-            if sent.first_byte is not None:
-                outcome.first_byte = sent.first_byte - exchange.started
+            if outcome.sent is not None:
+                outcome.sent += exchange.written
+            if first_byte is not None:
+                outcome.first_byte = first_byte - exchange.started
             if exchange.alone or variables is None:
                 self._log_outcome(outcome, headers, sent.error)
             else:  # as if its context were still there, for filters that look at it
@@ -332,9 +352,12 @@ class RequestHooks:
             outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, current.get())
             # As if its context were still there, for filters that look at it.
             run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            exchange.variables = None  # they lead to the environment, and that back to the exchange
             run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             _say("wsgi_app", own)
+        finally:
+            exchange.variables = None  # it may wait in the queue for long
 
     def _upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
         """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``."""
@@ -352,6 +375,7 @@ class RequestHooks:
         exchange = _exchange()
         if exchange is not None:
             self._keep_error(exchange, exception)
+            _keep_span()
 
     def _keep_error(self, exchange: Exchange, error: BaseException) -> None:
         exchange.note_error(error, show_error(error), error_text(error))
@@ -389,10 +413,87 @@ def _exchange() -> Exchange | None:
     return origin if isinstance(origin, Exchange) else None
 
 
-def _user() -> str | None:
-    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database."""
-    user = getattr(g, "_login_user", None) if g else None
-    if user is None or not getattr(user, "is_authenticated", False):
+def _whole(exchange: Exchange) -> int | None:
+    """Bytes that a body should have, beside what was written before it; ``None``: not known."""
+    if exchange.to_come is None:
         return None
-    get_id = getattr(user, "get_id", None)
-    return None if get_id is None else show(get_id())
+    status, size, _ = exchange.to_come
+    whole = number_of(size) if has_body(exchange.method, status) else 0
+    return None if whole is None else max(0, whole - exchange.written)
+
+
+def _write(exchange: Exchange, write: Callable[[bytes], object], part: bytes) -> object:
+    """What ``start_response`` returns, for apps that do not return their body."""
+    if exchange.first_write is None and part:
+        exchange.first_write = perf_counter()
+    result = write(part)
+    exchange.written += len(part)
+    return result
+
+
+def _keep_span() -> None:
+    """Have what is logged from here to the end of the request, when its span may be over, belong to that span.
+
+    OpenTelemetry's instrumentation of Flask begins it after the ``Request`` record, and ends it in teardown.
+    """
+    context = current.get()
+    if context is not None and (spanned := in_current_span(context)) is not context:
+        current.set(spanned)
+
+
+def _user() -> str | None:
+    """Flask-Login's user, if somebody has asked for one in this request: asking may read a database. Never raises.
+
+    So may every attribute of a model's object, after a commit. What the session has of the user is the id itself.
+    """
+    try:
+        user = getattr(g, "_login_user", None) if g else None
+        if user is None or _is_anonymous(user):
+            return None
+        user_id = session.get("_user_id")
+        if user_id is None:  # by a header, as a rule
+            state = getattr(user, "_sa_instance_state", None)  # SQLAlchemy's
+            if getattr(state, "expired", False) or not user.is_authenticated:
+                return None
+            user_id = user.get_id()
+        return None if user_id is None else show(user_id)
+    except Exception:  # somebody's own user, session or manager
+        return None
+
+
+def _is_anonymous(user: object) -> bool:
+    kind = current_app.login_manager.anonymous_user  # type: ignore[attr-defined]
+    if isinstance(user, modules["flask_login"].AnonymousUserMixin) or (isinstance(kind, type) and type(user) is kind):
+        return True
+    # A function may make them; then they are asked.
+    return not isinstance(kind, type) and not cast(Any, user).is_authenticated
+
+
+# In another thread, `flask.copy_current_request_context` brings Flask's context of the request, and no other variables.
+
+#: The request's context, where code in such a copy has bound something.
+_entered: ContextVar[Context | None] = ContextVar("flask_asynclog_entered", default=None)
+
+
+def _find_in_copy(*, enter: bool = False) -> Context | None:
+    exchange = request.environ.get(_KEY) if has_request_context() else None
+    if not isinstance(exchange, Exchange):
+        return None
+    if exchange.responded and "werkzeug.debug.preserve_context" in request.environ:
+        return None  # what a test's client keeps after the request is no copy
+    if enter:
+        request_tearing_down.connect(_leave_copy, current_app._get_current_object())  # type: ignore[attr-defined]
+        _entered.set(exchange)
+    context = DerivedContext(exchange, exchange.bound_last)
+    context.copied = True
+    return context
+
+
+def _leave_copy(app: Flask, **_: object) -> None:
+    entered, context = _entered.get(), current.get()
+    if entered is not None and (context is None or context.origin is entered):
+        _entered.set(None)
+        current.set(None)
+
+
+contexts.find_elsewhere = _find_in_copy

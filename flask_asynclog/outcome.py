@@ -22,6 +22,11 @@ def _text(status: object) -> str:
     return status.decode("latin-1") if isinstance(status, bytes) else str(status)
 
 
+def has_body(method: str, status: object) -> bool:
+    """Whether a response to ``method`` with ``status`` has a body: RFC 9110 §6.4.1."""
+    return method != "HEAD" and not _text(status).startswith(("1", "204", "304"))
+
+
 class Outcome:
     """The response of an exchange; and the event that it is ready, or that there is none.
 
@@ -96,9 +101,9 @@ class Outcome:
         """Bytes of the body, where they are known: those that were sent."""
         if self.sent is not None:
             return self.sent
-        if self.exchange.method == "HEAD" or self.status.startswith(("1", "204", "304")):
-            return 0
-        return number_of(self.size)
+        if self.aborted:
+            return None
+        return number_of(self.size) if has_body(self.exchange.method, self.status) else 0
 
     @property
     def error_type(self) -> str | None:
@@ -135,6 +140,9 @@ class Outcome:
         text = text if exchange.error is None else f"{text} {exchange.error}"
         redactor = exchange.source.redactor
         return redactor.text(text) if redactor.patterns else text
+
+    def __repr__(self) -> str:  # what others show of a record's arguments, Sentry for one
+        return str(self)
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names; the duration in seconds."""

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from logging import LogRecord
 from typing import Any, cast
 
-from flask_asynclog.context import Context, current
+from flask import has_request_context
+
+from flask_asynclog.context import Context, current, here
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import CONTEXT, LAST, PLAIN, capture, format_by, snapshot
 from flask_asynclog.report import Once
@@ -31,7 +33,7 @@ def filtered(handler: logging.Handler, record: logging.LogRecord) -> logging.Log
 
 
 def _context() -> Context | None:
-    context = current.get()
+    context = here()
     return in_current_span(context) if tracing() else context
 
 
@@ -96,7 +98,7 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                 and type(record.levelno) is int
                 and record.levelno < queue.flush_level
                 and not self.filters
-                and (context is None or context.drains is not queue)
+                and (context.drains is not queue if context is not None else not has_request_context())
             )
         except AttributeError:  # a filter took it away
             usual, args = False, None

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import Context, here
 from flask_asynclog.fields import CONTEXT as CONTEXT_FIELDS
 from flask_asynclog.fields import read_all
-from flask_asynclog.redaction import Redactor
+from flask_asynclog.redaction import REDACTED, Redactor
 from flask_asynclog.values import IMMUTABLE, error_text, freeze, show, show_error
 
 #: Attributes that every record has, or gets from a formatter; all others came by ``extra``, a filter or a factory.
@@ -49,6 +49,29 @@ class ExceptionSummary(NamedTuple):
 
     type: str
     message: str
+
+
+class DictMessage(dict[object, object]):
+    """A message that is a dictionary, copied. Formatters that know such, structlog's for one, find its items."""
+
+    def __init__(self, items: Mapping[object, object], text: str) -> None:
+        super().__init__(items)
+        #: What it was as text when it was logged.
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DictMessage, (dict(self), self.text)
+
+    def redacted(self, redactor: Redactor) -> DictMessage:
+        """The same without secrets: by the names of its items and by patterns."""
+        shown = redactor.value("", dict(self))
+        if not isinstance(shown, dict):
+            return DictMessage({}, REDACTED)
+        items = cast("dict[object, object]", shown)
+        return DictMessage(items, redactor.text(self.text if items == self else str(items)))
 
 
 class Event(Protocol):
@@ -149,12 +172,16 @@ def snapshot(
     fields = record.__dict__.copy()
     args = record.args
     if type(record.msg) is not str or (args and not _all_immutable(args)):
-        fields["msg"], fields["args"] = render(record), None
+        text = render(record)
+        message: str | DictMessage = text
+        if issubclass(type(record.msg), dict) and not args and isinstance(items := freeze(record.msg), dict):
+            message = DictMessage(cast("dict[object, object]", items), text)
+        fields["msg"], fields["args"] = message, None
     if record.exc_info:
         fields.update(_exception_fields(record, formatter or _plain_formatter))
     for name in _added(record, fields):
         fields[name] = freeze(fields[name])
-    context = context or current.get()
+    context = context or here()
     if context is not None:
         fields.setdefault(CONTEXT, context)
     copied: logging.LogRecord = _new(type(record))
@@ -190,7 +217,8 @@ def complete(record: logging.LogRecord) -> logging.LogRecord:
         fields.setdefault(name, value)
     if context is not None:
         for name, value in context.bound.items():
-            fields.setdefault(name, value)
+            if name not in INTERNAL_ATTRIBUTES:
+                fields.setdefault(name, value)
     fields.pop(EVENT, None)
     fields.pop(CONTEXT, None)
     return record
@@ -228,7 +256,10 @@ def redact(entry: Entry, redactor: Redactor) -> Entry:
             cast(Any, entry).context = entry.context.redacted(redactor)
         return entry
     fields: dict[str, Any] = entry if isinstance(entry, dict) else vars(entry)
-    if redactor.patterns and EVENT not in fields:
+    message = fields["msg"]
+    if type(message) is DictMessage:
+        fields["msg"] = message.redacted(redactor)
+    elif redactor.patterns and EVENT not in fields:
         fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
     if redactor.patterns and fields["exc_text"]:
         fields["exc_text"] = redactor.text(fields["exc_text"])

@@ -12,10 +12,9 @@ from flask_asynclog.redaction import Redactor
 
 #: What is kept of the environment, in this order; then come the headers that the options name.
 KEYS = (
-    "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH",
-    "HTTP_TRACEPARENT",
+    "SERVER_PROTOCOL", "REMOTE_USER", "HTTP_USER_AGENT", "HTTP_REFERER", "CONTENT_LENGTH", "HTTP_TRACEPARENT",
 )  # fmt: skip
-PROTOCOL, CLIENT, USER, USER_AGENT, REFERER, LENGTH, TRACEPARENT = range(len(KEYS))
+PROTOCOL, USER, USER_AGENT, REFERER, LENGTH, TRACEPARENT = range(len(KEYS))
 
 
 class Source:

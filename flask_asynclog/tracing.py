@@ -18,13 +18,21 @@ _traceparent = re.compile(
 ).fullmatch
 
 
-@functools.lru_cache(1024)
 def parse_traceparent(header: str) -> Span | None:
     """The ids of a ``traceparent`` header; ``None`` if it is not a valid one."""
+    return _parse_known(header) if len(header) <= _LONGEST else _parse(header)
+
+
+def _parse(header: str) -> Span | None:
     match = _traceparent(header.strip(" \t"))
     if match is None or (match[1] == "00" and match[4] is not None):
         return None
     return Span(match[2], match[3])
+
+
+_parse_known = functools.lru_cache(1024)(_parse)
+#: Of headers that are remembered, the most characters: clients make them up. Version 00 has 55.
+_LONGEST = 256
 
 
 def tracing() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 #: Longest that anything may take here: far above what a slow machine needs. Only a hang reaches it.
 HANG = 120.0
@@ -128,6 +131,16 @@ def open_fds() -> set[str]:
         except OSError:
             continue
     return names
+
+
+def skip_without(module: str) -> None:
+    """Skip the test if ``module`` is not installed. It is not imported: what it does to this process would stay."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of its package
+        found = None
+    if found is None:
+        pytest.skip(f"{module} is not installed")
 
 
 def is_root() -> bool:

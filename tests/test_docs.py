@@ -5,6 +5,7 @@ A comment before a block says what the block is, in Markdown ``<!-- example: …
 
 - a Python block without one is a script, run in a fresh interpreter and an empty directory;
 - ``pytest``: a test module, run by pytest;
+- ``needs MODULE``: a script that is left out where that is not installed;
 - ``prints``, ``says``, ``leaves FILE``: what the script before it wrote to stdout, to stderr, to a file.
 """
 
@@ -26,7 +27,7 @@ import flask_asynclog
 from flask_asynclog import fields
 from flask_asynclog.config import PREFIX, option_table
 from flask_asynclog.formatters import TextFormatter
-from support import run_python
+from support import run_python, skip_without
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
@@ -62,6 +63,8 @@ class Example:
     place: str
     code: str
     by_pytest: bool = False
+    #: A module that is not installed everywhere.
+    needs: str = ""
     #: Text by where it is found: ``stdout``, ``stderr`` or the name of a file.
     expected: dict[str, str] = field(default_factory=dict)
 
@@ -109,8 +112,8 @@ def examples() -> Iterator[Example]:
         for block in blocks(page):
             place = f"{page.name}:{block.line}"
             action, _, argument = block.mark.partition(" ")
-            if block.language == "python" and action in ("", "pytest"):
-                here.append(Example(place, block.text, action == "pytest"))
+            if block.language == "python" and action in ("", "pytest", "needs"):
+                here.append(Example(place, block.text, action == "pytest", argument))
             elif action in ("prints", "says", "leaves"):
                 target = {"prints": "stdout", "says": "stderr"}.get(action, argument)
                 here[-1].expected[target] = block.text
@@ -133,6 +136,8 @@ def masked(text: str) -> str:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.place)
 def test_an_example_does_what_its_page_says(example: Example, tmp_path: Path) -> None:
     """It ends well, prints and leaves what the page shows, and says nothing on stderr that the page does not show."""
+    if example.needs:
+        skip_without(example.needs)
     if example.by_pytest:
         run_python(RUN_PYTEST, example.code, cwd=tmp_path)
         return

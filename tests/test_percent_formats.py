@@ -37,7 +37,7 @@ def full_outcome() -> Any:
     exchange = outcome.exchange
     exchange.rule = Flask("x").url_rule_class("/hello/<name>", endpoint="shop.hello")
     exchange.user, exchange.error, exchange.error_type, exchange.error_message = "u1", "E: m", "E", "m"
-    outcome.first_byte, outcome.aborted = 0.0001, True
+    outcome.sent, outcome.first_byte, outcome.aborted = 27, 0.0001, True
     return outcome
 
 

@@ -141,7 +141,7 @@ def test_the_names_are_those_of_the_table(make: type[JSONFormatter | ECSFormatte
     exchange = response.exchange
     exchange.rule = Flask("x").url_rule_class("/hello/<name>", endpoint="shop.hello")
     exchange.user, exchange.error, exchange.error_type, exchange.error_message = "u", "E: m", "E", "m"
-    response.first_byte, response.aborted = 0.0001, True
+    response.sent, response.first_byte, response.aborted = 27, 0.0001, True
     named = {*read_json(make().format_entry(response))}
     ordinary = make_record(exc_info=caught(ValueError("x")), stack_info="Stack")
     ordinary.__dict__[CONTEXT] = exchange
