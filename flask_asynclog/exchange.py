@@ -23,7 +23,7 @@ from flask_asynclog.held import HeldRecords
 from flask_asynclog.source import KEYS, LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
 from flask_asynclog.tracing import parse_traceparent
 from flask_asynclog.urls import Target, quoted_path
-from flask_asynclog.values import IMMUTABLE
+from flask_asynclog.values import IMMUTABLE, error_text, show_error
 
 if TYPE_CHECKING:
     from werkzeug.routing import Rule
@@ -130,9 +130,9 @@ class Exchange(Context):
         self.thread = threading.get_ident()
         self.thread_name = threading.current_thread().name
 
-    def note_error(self, error: BaseException, shown: str, text: str) -> None:
-        """Keep an exception that nobody handled."""
-        self.error, self.error_type, self.error_message = shown, type(error).__qualname__, text
+    def note_error(self, error: BaseException) -> None:
+        """Keep an exception that nobody handled, as text."""
+        self.error, self.error_type, self.error_message = show_error(error), type(error).__qualname__, error_text(error)
 
     @property
     def exchange(self) -> Exchange:

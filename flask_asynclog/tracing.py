@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from flask_asynclog.context import Context, DerivedContext, Span
+from flask_asynclog.context import Context, DerivedContext, Span, current
 
 #: W3C Trace Context §3.2: later versions than 00 may go on after the flags; ff is none, and so are ids of zeros.
 _traceparent = re.compile(
@@ -59,3 +59,13 @@ def in_current_span(context: Context | None) -> Context | None:
         return context
     base = context if context is not None else Context()
     return DerivedContext(base, base.bound, span)
+
+
+def keep_span() -> None:
+    """Have what is logged from here to the end of the request, when its span may be over, belong to that span.
+
+    OpenTelemetry's instrumentation of Flask begins it after the ``Request`` record, and ends it in teardown.
+    """
+    context = current.get()
+    if context is not None and (spanned := in_current_span(context)) is not context:
+        current.set(spanned)
