@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
-from flask_asynclog.records import Entry, complete, redact, render, restore
+from flask_asynclog.recordfields import complete, redact
+from flask_asynclog.records import Entry, render, restore
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import Once, say
 from flask_asynclog.stats import Tally

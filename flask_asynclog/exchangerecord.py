@@ -7,7 +7,8 @@ import logging
 import os
 from typing import Any, Protocol
 
-from flask_asynclog.records import EVENT, Event, complete, context_fields, context_of, event_fields
+from flask_asynclog.recordfields import complete, context_fields, context_of, event_fields
+from flask_asynclog.records import EVENT, Event
 
 _sample = logging.makeLogRecord({})
 #: `logging` counts ``relativeCreated`` from here, seconds since the epoch.

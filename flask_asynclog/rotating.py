@@ -20,7 +20,8 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from flask_asynclog import lifecycle
 from flask_asynclog.files import AppendStream, LockedFile, open_file
 from flask_asynclog.native import allocate_rlock, sleep
-from flask_asynclog.records import FORMATTER, Entry, complete, restore
+from flask_asynclog.recordfields import complete
+from flask_asynclog.records import FORMATTER, Entry, restore
 from flask_asynclog.report import Once, say
 from flask_asynclog.textformat import EntryFormatter, TextFormatter
 from flask_asynclog.values import show_error

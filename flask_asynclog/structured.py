@@ -14,12 +14,10 @@ from typing import cast
 
 from flask_asynclog import exchangerecord, fields
 from flask_asynclog.jsonvalues import dumps, json_value
+from flask_asynclog.recordfields import context_fields, context_of, event_fields
 from flask_asynclog.records import (
     INTERNAL_ATTRIBUTES,
     STANDARD_ATTRIBUTES,
-    context_fields,
-    context_of,
-    event_fields,
     exception_summary,
 )
 from flask_asynclog.textformat import EntryFormatter, exception_text

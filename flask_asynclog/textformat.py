@@ -14,7 +14,8 @@ from typing import Any
 
 from flask_asynclog.escaping import escape
 from flask_asynclog.fields import find
-from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Entry, Event, context_of, restore
+from flask_asynclog.recordfields import context_of
+from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Entry, Event, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"

@@ -24,7 +24,8 @@ from flask_asynclog import AsyncLog, context
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import complete, render, snapshot
+from flask_asynclog.recordfields import complete
+from flask_asynclog.records import render, snapshot
 from flask_asynclog.values import freeze
 from support import HANG, assert_conserved, log_lines
 

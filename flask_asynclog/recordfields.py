@@ -1,0 +1,103 @@
+"""What a record tells beside its attributes, of its event and of its context; and all of it without secrets.
+
+Runs where records are written, on copies. Pure functions otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, cast
+
+from flask_asynclog.context import Context
+from flask_asynclog.fields import CONTEXT as CONTEXT_FIELDS
+from flask_asynclog.fields import read_all
+from flask_asynclog.records import (
+    CONTEXT,
+    EVENT,
+    EXCEPTION,
+    INTERNAL_ATTRIBUTES,
+    PLAIN,
+    STANDARD_ATTRIBUTES,
+    DictMessage,
+    Entry,
+    Event,
+    ExceptionSummary,
+    render,
+    restore,
+)
+from flask_asynclog.redaction import Redactor
+
+
+def complete(record: logging.LogRecord) -> logging.LogRecord:
+    """The same record, for formatters and handlers that know no more than those of `logging` do.
+
+    The ids of the request and its trace, what was bound, and the parts of an event become attributes, unless there are
+    such, in place of ours: whoever sends the record elsewhere sends plain values.
+    """
+    fields = record.__dict__
+    context = context_of(fields)
+    for name, value in {**event_fields(fields), **context_fields(context)}.items():
+        fields.setdefault(name, value)
+    if context is not None:
+        for name, value in context.bound.items():
+            if name not in INTERNAL_ATTRIBUTES:
+                fields.setdefault(name, value)
+    fields.pop(EVENT, None)
+    fields.pop(CONTEXT, None)
+    return record
+
+
+# Of a record that another process has sent, the event is the parts that it had, and the context is none.
+
+
+def event_fields(fields: Mapping[str, Any]) -> dict[str, object]:
+    """The parts of the event that a record tells of, by the record's attributes."""
+    event = fields.get(EVENT)
+    if isinstance(event, dict):
+        return cast("dict[str, object]", event)
+    return {} if event is None else cast("Event", event).fields()
+
+
+def context_of(fields: Mapping[str, Any]) -> Context | None:
+    """The context that a record was logged in, by the record's attributes."""
+    context = fields.get(CONTEXT)
+    return context if isinstance(context, Context) else None
+
+
+def context_fields(context: Context | None) -> dict[str, object]:
+    """The ids of the request and its trace, by name."""
+    return {} if context is None else read_all(CONTEXT_FIELDS, context)
+
+
+def redact(entry: Entry, redactor: Redactor) -> Entry:
+    """The same entry, without secrets: in what was added to the record by name, and in all texts by pattern.
+
+    It is changed itself: no other handler sees it. Events have taken them out themselves.
+    """
+    if not isinstance(entry, (dict, logging.LogRecord)):
+        if entry.context.bound:
+            cast(Any, entry).context = entry.context.redacted(redactor)
+        return entry
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else vars(entry)
+    message = fields["msg"]
+    if type(message) is DictMessage:
+        fields["msg"] = message.redacted(redactor)
+    elif redactor.patterns and EVENT not in fields:
+        fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
+    if redactor.patterns:
+        for name in ("exc_text", "stack_info"):
+            if fields[name]:
+                fields[name] = redactor.text(fields[name])
+    if len(fields) > PLAIN:
+        context = context_of(fields)
+        if context is not None and context.bound:
+            fields[CONTEXT] = context.redacted(redactor)
+        summary = fields.get(EXCEPTION)
+        if summary is not None and redactor.patterns:
+            fields[EXCEPTION] = ExceptionSummary(summary.type, redactor.text(summary.message))
+        for name in [*islice(fields, PLAIN, None)] if type(entry) is dict else [*fields]:
+            if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
+                fields[name] = redactor.value(name, fields[name])
+    return entry
