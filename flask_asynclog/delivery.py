@@ -151,7 +151,9 @@ class Delivery:
         for first in range(0, len(batch), SLICE_RECORDS):
             if first:
                 self._pause()
-            part = _Slice(self._redacted(batch[first : first + SLICE_RECORDS]), first)
+            part = _Slice(batch[first : first + SLICE_RECORDS], first)
+            if self.redactor is not None:
+                redact(part.entries, self.redactor)
             for handler, takes_lines in self._handlers:
                 if takes_lines:
                     lines = staged.setdefault(cast(Any, handler), _Lines())
@@ -164,10 +166,6 @@ class Delivery:
                 failed |= self._write(staged)
                 staged, size = {}, 0
         return failed | self._write(staged)
-
-    def _redacted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        redactor = self.redactor
-        return entries if redactor is None else [redact(entry, redactor) for entry in entries]
 
     def _hand_over(self, handler: logging.Handler, part: _Slice, failed: set[int]) -> None:
         for index, record in enumerate(part.records, part.first):

@@ -22,7 +22,7 @@ from flask_asynclog.headers import decoded, number_of, visible
 from flask_asynclog.held import HeldRecords
 from flask_asynclog.source import KEYS, LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
 from flask_asynclog.tracing import parse_traceparent
-from flask_asynclog.urls import Target, quoted_path
+from flask_asynclog.urls import Target, base_url, quoted_path, simple_path, simple_query
 from flask_asynclog.values import IMMUTABLE, error_text, show_error
 
 if TYPE_CHECKING:
@@ -149,6 +149,11 @@ class Exchange(Context):
         self._context = context
 
     @property
+    def shown_context(self) -> Context:
+        """See `HookEvent`."""
+        return self.context.redacted(self.source.redactor)
+
+    @property
     def name(self) -> str:
         """Of the logger."""
         return self.source.logger
@@ -192,9 +197,17 @@ class Exchange(Context):
     @property
     def url(self) -> str:
         """All of the URL, without control characters and secrets."""
+        scheme, host, server, root_path, path, query = self.target
+        redactor = self.source.redactor
+        if not root_path and simple_path(path) and not redactor.patterns:
+            base = base_url(scheme, host, server)
+            if "@" not in base:
+                if not query:
+                    return base + path
+                if simple_query(query):
+                    return f"{base}{path}?{redactor.query(query.decode())}"
         target = Target._make(self.target)
-        url = f"{target.base}{target.relative}"
-        return self._without_secrets(url)
+        return self._without_secrets(f"{target.base}{target.relative}")
 
     @property
     def request_target(self) -> str:
@@ -210,7 +223,8 @@ class Exchange(Context):
     @property
     def shown_path(self) -> str:
         """The path, decoded, without secrets."""
-        return self._without_secrets(self.path)
+        path = self.path
+        return path if simple_path(path) and not self.source.redactor.patterns else self._without_secrets(path)
 
     @property
     def span(self) -> Span | None:

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any, Protocol
 
+from flask_asynclog.context import Context
 from flask_asynclog.recordfields import complete, context_fields, context_of, event_fields
 from flask_asynclog.records import EVENT, Event
 
@@ -26,6 +27,11 @@ class HookEvent(Event, Protocol):
 
     #: Name of the hook.
     function: str
+
+    @property
+    def shown_context(self) -> Context:
+        """The one it happened in, with what was bound as it may be shown."""
+        ...
 
     @property
     def thread(self) -> int | None:
@@ -70,7 +76,7 @@ class ExchangeRecord(logging.LogRecord):
         for name in _OTHERS:
             setattr(self, name, None)
         self._asynclog_event = event
-        self._asynclog_context = event.context
+        self._asynclog_context = event.shown_context
 
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__

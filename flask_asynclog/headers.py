@@ -22,6 +22,6 @@ def visible(text: str | None) -> str | None:
 
 def number_of(value: object) -> int | None:
     """The number that a header has, if it has one; apps give some as a number, which WSGI does not allow."""
-    text = str(value)
+    text = value if type(value) is str else str(value)
     # No number of bytes has more digits; and Python refuses to read thousands of them.
     return int(text) if len(text) < 20 and text.isascii() and text.isdecimal() else None

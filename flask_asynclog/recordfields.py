@@ -6,8 +6,7 @@ Runs where records are written, on copies. Pure functions otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from flask_asynclog.context import Context
@@ -18,7 +17,6 @@ from flask_asynclog.records import (
     EVENT,
     EXCEPTION,
     INTERNAL_ATTRIBUTES,
-    PLAIN,
     STANDARD_ATTRIBUTES,
     DictMessage,
     Entry,
@@ -71,16 +69,22 @@ def context_fields(context: Context | None) -> dict[str, object]:
     return {} if context is None else read_all(CONTEXT_FIELDS, context)
 
 
-def redact(entry: Entry, redactor: Redactor) -> Entry:
-    """The same entry, without secrets: in what was added to the record by name, and in all texts by pattern.
+def redact(entries: Iterable[Entry], redactor: Redactor) -> None:
+    """Take the secrets out of what was added to records, by name, and out of all texts, by pattern.
 
-    It is changed itself: no other handler sees it. Events have taken them out themselves.
+    The entries are changed: no other handler sees them. Events take them out themselves.
     """
-    if not isinstance(entry, (dict, logging.LogRecord)):
-        if entry.context.bound:
-            cast(Any, entry).context = entry.context.redacted(redactor)
-        return entry
-    fields: dict[str, Any] = entry if isinstance(entry, dict) else vars(entry)
+    by_pattern = bool(redactor.patterns)
+    for entry in entries:
+        if type(entry) is dict:  # as `capture` makes them: nothing was added to the record
+            context = entry.get(CONTEXT)
+            if by_pattern or (context is not None and context.bound):
+                _redact(entry, entry, redactor)
+        elif isinstance(entry, logging.LogRecord):
+            _redact(entry, vars(entry), redactor)
+
+
+def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     message = fields["msg"]
     if type(message) is DictMessage:
         fields["msg"] = message.redacted(redactor)
@@ -90,14 +94,12 @@ def redact(entry: Entry, redactor: Redactor) -> Entry:
         for name in ("exc_text", "stack_info"):
             if fields[name]:
                 fields[name] = redactor.text(fields[name])
-    if len(fields) > PLAIN:
-        context = context_of(fields)
-        if context is not None and context.bound:
-            fields[CONTEXT] = context.redacted(redactor)
-        summary = fields.get(EXCEPTION)
-        if summary is not None and redactor.patterns:
-            fields[EXCEPTION] = ExceptionSummary(summary.type, redactor.text(summary.message))
-        for name in [*islice(fields, PLAIN, None)] if type(entry) is dict else [*fields]:
-            if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
-                fields[name] = redactor.value(name, fields[name])
-    return entry
+    context = context_of(fields)
+    if context is not None and context.bound:
+        fields[CONTEXT] = context.redacted(redactor)
+    summary = fields.get(EXCEPTION)
+    if summary is not None and redactor.patterns:
+        fields[EXCEPTION] = ExceptionSummary(summary.type, redactor.text(summary.message))
+    for name in [*fields]:
+        if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
+            fields[name] = redactor.value(name, fields[name])

@@ -119,7 +119,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         for entry in entries:
             # Some came by a handler with a formatter of its own.
             fields = entry if type(entry) is dict else vars(entry) if isinstance(entry, logging.LogRecord) else ()
-            lines.append(self.format(restore(entry)) if FORMATTER in fields else formatter.format_entry(entry))
+            lines.append(formatter.format_entry(entry) if FORMATTER not in fields else self.format(restore(entry)))
         return lines
 
     def write_batch(self, lines: Sequence[str]) -> int:

@@ -93,6 +93,8 @@ class TextFormatter(EntryFormatter):
         self.shows_fields = not untouched or bool(added)
         if untouched and len(names) > 1 and not (added or datefmt or "%" in FIELD.sub("", fmt)):
             self._values = operator.itemgetter(*names)
+        # A string put together by name takes two thirds of the time of one by %.
+        self._is_default = self._values is not None and fmt == TEXT_FORMAT
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -133,8 +135,10 @@ class TextFormatter(EntryFormatter):
 
     def format_entry(self, entry: Entry) -> str:
         """See `EntryFormatter`."""
-        if isinstance(entry, dict):
-            return self._simple_line(entry) if self._is_simple(entry) else self.format(restore(entry))
+        if isinstance(entry, dict):  # as `records.capture` makes them: without exceptions
+            if self._values is not None and not entry["stack_info"] and not entry["exc_text"]:
+                return self._simple_line(entry)
+            return self.format(restore(entry))
         if isinstance(entry, logging.LogRecord):
             return self.format(entry)
         return self._event_line(entry) if self._knows_events else self.format(restore(entry))
@@ -146,12 +150,21 @@ class TextFormatter(EntryFormatter):
 
     def _simple_line(self, fields: dict[str, Any]) -> str:
         message, args = str(fields["msg"]), fields["args"]
-        return self._finish(fields, message % args if args else message, fields["created"], fields["msecs"])
+        if args:
+            message = message % args
+        if not self._is_default:
+            return self._finish(fields, message, fields["created"], fields["msecs"])
+        time_text = self._time(fields["created"], fields["msecs"])
+        line = f"{time_text} - {fields['name']} - {fields['levelname']} - {message}"
+        return line if line.isprintable() else escape(line)
 
     def _event_line(self, event: Event) -> str:
-        created = event.created
-        fields: dict[str, Any] = {"name": event.name, "levelname": logging.getLevelName(event.levelno)}
-        return self._finish(fields, event.message % event, created, int((created - int(created)) * 1000))
+        created, level, message = event.created, logging.getLevelName(event.levelno), event.message % event
+        milliseconds = int((created - int(created)) * 1000)
+        if not self._is_default:
+            return self._finish({"name": event.name, "levelname": level}, message, created, milliseconds)
+        line = f"{self._time(created, milliseconds)} - {event.name} - {level} - {message}"
+        return line if line.isprintable() else escape(line)
 
     def _finish(self, fields: dict[str, Any], message: str, created: float, milliseconds: float) -> str:
         assert self._values is not None

@@ -14,6 +14,9 @@ from werkzeug.sansio.utils import get_current_url, get_host
 
 #: Characters of a URL that nobody has to quote, or to decode.
 _plain = re.compile(r"[\w/.~!$&'()*+,:;=@-]*", re.ASCII).fullmatch
+#: Paths of these alone are shown as they are, and hide no secret.
+simple_path = re.compile(r"[\w/.~!$&'()*+,:;-]*", re.ASCII).fullmatch
+simple_query = re.compile(rb"[\w.=&,-]*").fullmatch
 _plain_query = re.compile(rb"[\w/.~!$&'()*+,:;=@?-]*").fullmatch
 
 
@@ -36,7 +39,7 @@ class Target(NamedTuple):
     @property
     def base(self) -> str:
         """``http://host``."""
-        return _base_url(self.scheme, self.host_header, self.server)
+        return base_url(self.scheme, self.host_header, self.server)
 
     @property
     def relative(self) -> str:
@@ -66,7 +69,8 @@ class Target(NamedTuple):
 
 
 @functools.lru_cache(256)
-def _base_url(scheme: str, host_header: str | None, server: tuple[str, int | None] | None) -> str:
+def base_url(scheme: str, host_header: str | None, server: tuple[str, int | None] | None) -> str:
+    """``http://host``."""
     try:
         host = get_host(scheme, host_header, server)
         return get_current_url(scheme, host)[:-1]
