@@ -28,6 +28,8 @@ BATCH_CHARACTERS = 512 * 1024
 #: Seconds before a failed write is tried again: at first, and at most. Recovery is to be seen within a second.
 RETRY_FIRST = 0.05
 RETRY_MOST = 0.5
+#: Seconds after which it is said that a handler has not got its turn.
+SAY_AFTER = 1.0
 
 _last_resort = TextFormatter()
 
@@ -100,11 +102,14 @@ class Delivery:
         self._pause = pause
         self._wait = wait
         self._once = Once()
+        #: Since when handlers have not taken records, of `time.monotonic`; and those of which that was said.
         self._broken_since: dict[BatchHandler, float] = {}
+        self._broken_said: set[BatchHandler] = set()
         #: Takes secrets out of what comes; ``None``: nothing does.
         self.redactor: Redactor | None = None
         #: Indexes of the records of this batch that were given up for lack of time.
         self._unsent: set[int] = set()
+        self._keep = False
         self._give_up_at = math.inf
         self._passes_on: tuple[type[BaseException], ...] = ()
 
@@ -129,6 +134,7 @@ class Delivery:
             as a signal handler raises it, goes on to the caller; the records count as failed.
         """
         self._unsent = set()
+        self._keep = keep
         self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
             failed = len(self._deliver(batch))
@@ -229,14 +235,19 @@ class Delivery:
         """Write all lines, for as long as it takes and may take; those given up are left in ``lines``."""
         delay = RETRY_FIRST
         while lines.texts:
+            began = time.monotonic()
             try:
                 count = handler.write_batch(lines.texts)
                 del lines.texts[:count], lines.indexes[:count]
             except OSError as error:
-                if handler not in self._broken_since:
-                    self._broken_since[handler] = time.monotonic()
+                now = time.monotonic()
+                since = self._broken_since.setdefault(handler, began)
+                # To a caller that writes by itself, others at the file for its 0.1 s are no news.
+                busy = self._keep and isinstance(error, TimeoutError) and now - since < SAY_AFTER
+                if not busy and handler not in self._broken_said:
+                    self._broken_said.add(handler)
                     say(f"{_name(handler)} does not take records: {show_error(error)}; trying again until it does")
-                left = self._give_up_at - time.monotonic()
+                left = self._give_up_at - now
                 if left <= 0:
                     self._unsent.update(lines.indexes)
                     return
@@ -250,7 +261,8 @@ class Delivery:
                 return
             else:
                 since = self._broken_since.pop(handler, None)
-                if since is not None:
+                if since is not None and handler in self._broken_said:
+                    self._broken_said.discard(handler)
                     say(f"{_name(handler)} takes records again, after {time.monotonic() - since:.1f} s")
 
     def _count_failure(self, handler: object, error: BaseException, index: int, failed: set[int]) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from flask_asynclog import drain, queuehandler
+from flask_asynclog.delivery import Delivery
 from flask_asynclog.drain import LATE_PAUSE, SLICE_PAUSE, SLICES_IN_ONE_GO
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.report import Once
+from flask_asynclog.stats import Tally
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
 LOG = Path("app.log")
@@ -203,3 +206,27 @@ def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pauses_in(100, is_late=False) == [SLICE_PAUSE] * 100, "whoever computed has ended"
     draining.flushes.add()
     assert pauses_in(100, is_late=False) == [], "somebody waits"
+
+
+def test_others_at_the_file_for_a_moment_are_no_news_to_a_caller_that_writes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it could not write within its 0.1 s is kept, in silence; where it goes on for longer, one line says so."""
+
+    class Busy(logging.Handler):
+        def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
+            return [record.getMessage() for record in records]
+
+        def write_batch(self, lines: Sequence[str]) -> int:
+            raise TimeoutError("others are at it")
+
+    delivery = Delivery([Busy()], Tally(), respect_handler_level=False, pause=lambda: None, wait=lambda seconds: None)
+    delivery.give_up_at(0.0)
+    batch = [logging.makeLogRecord({"msg": "kept"})]
+    for _ in range(3):
+        assert delivery.deliver(batch, keep=True, own_thread=False) == batch
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("flask_asynclog.delivery.SAY_AFTER", 0.0)
+    for _ in range(3):
+        assert delivery.deliver(batch, keep=True, own_thread=False) == batch
+    assert capsys.readouterr().err.count("Busy does not take records: TimeoutError: others are at it") == 1
