@@ -51,7 +51,7 @@ def _is_whole(response: Response) -> bool:
 
 
 class RequestHooks:
-    """The hooks of one app, around four of its methods.
+    """The hooks of one app, around three of its methods.
 
     `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
     between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
@@ -80,6 +80,8 @@ class RequestHooks:
         self._log_requests = "request" in settings.request_events and not isinstance(
             pipeline.sink.formatter, CombinedFormatter
         )
+        #: The least level that one of its records may have.
+        self._lowest = min(logging.INFO, settings.client_error_level)
         self._excludes = settings.excludes if settings.exclude_paths else None
         self._rate = settings.sample_rate
         self._held = settings.buffer_size if settings.buffer_level is not None else 0
@@ -217,7 +219,7 @@ class RequestHooks:
 
     def _begin(self, exchange: Exchange, request: Request) -> None:
         pipeline = self._pipeline
-        exchange.alone = alone = self._events.alone(logging.INFO)
+        exchange.alone = alone = self._events.alone(self._lowest)
         exchange.begin(request, fields=pipeline.shows_fields or not alone, thread=pipeline.shows_threads)
         if not alone:
             exchange.variables = copy_context()

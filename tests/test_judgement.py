@@ -99,6 +99,15 @@ def test_the_level_of_client_errors_can_be_chosen(make: MakeApp, level: str) -> 
     assert levels == [level, "ERROR"]
 
 
+def test_client_errors_below_the_level_of_the_log(make: MakeApp) -> None:
+    """Are not written, as any record below it; one that is slow is."""
+    app, asynclog = make(format="json", client_error_level="DEBUG", request_events=["response"])
+    views(app)
+    for path in ("/404", "/200", "/nowhere"):
+        app.test_client().get(path)
+    assert messages(asynclog) == ["Response 200"]
+
+
 @pytest.mark.parametrize("path", ["/200", "/404", "/500", "/stream/1"])
 def test_a_slow_response_is_a_warning_at_least(make: MakeApp, path: str) -> None:
     """With a threshold of 0 everything is slow; one that is an ERROR stays one."""
