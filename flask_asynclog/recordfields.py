@@ -84,15 +84,21 @@ def redact(entries: Iterable[Entry], redactor: Redactor) -> None:
             _redact(entry, vars(entry), redactor)
 
 
+def _tells_event(fields: Mapping[str, Any]) -> bool:
+    """Whether the message is that of an event, to which no filter has added anything."""
+    event = fields.get(EVENT)
+    return event is not None and fields["msg"] == getattr(event, "message", None) and fields["args"] == (event,)
+
+
 def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     message = fields["msg"]
     if type(message) is DictMessage:
         fields["msg"] = message.redacted(redactor)
-    elif redactor.patterns and EVENT not in fields:
+    elif redactor.patterns and not _tells_event(fields):
         fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
     if redactor.patterns:
         for name in ("exc_text", "stack_info"):
-            if fields[name]:
+            if fields.get(name):  # a filter may have taken it away
                 fields[name] = redactor.text(fields[name])
     context = context_of(fields)
     if context is not None and context.bound:
