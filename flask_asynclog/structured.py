@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
 from typing import cast
 
-from flask_asynclog import exchangerecord, fields
+from flask_asynclog import fields
 from flask_asynclog.jsonvalues import dumps, json_value
 from flask_asynclog.recordfields import context_fields, context_of, event_fields
 from flask_asynclog.records import (
@@ -21,6 +22,9 @@ from flask_asynclog.records import (
     exception_summary,
 )
 from flask_asynclog.textformat import EntryFormatter, exception_text
+
+#: Where our own logging calls stand: an access line's, for one, is of no interest.
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
 
 class StructuredFormatter(EntryFormatter):
@@ -36,7 +40,7 @@ class StructuredFormatter(EntryFormatter):
         known: dict[str, object] = {fields.TIMESTAMP.name: self.formatTime(record)}
         known.update(fields.read_all(fields.RECORD, record))
         attributes = record.__dict__
-        if record.lineno and record.pathname != exchangerecord.__file__:  # a logging call made it
+        if record.lineno and not str(record.pathname).startswith(_PACKAGE):  # a logging call made it
             known.update(fields.read_all(fields.CODE, record))
         known.update(context_fields(context_of(attributes)))
         if "request_id" in attributes:  # of somebody who knows better
