@@ -22,6 +22,7 @@ from flask_asynclog.records import (
     Entry,
     Event,
     ExceptionSummary,
+    copied,
     render,
     restore,
 )
@@ -29,12 +30,12 @@ from flask_asynclog.redaction import Redactor
 
 
 def complete(record: logging.LogRecord) -> logging.LogRecord:
-    """The same record, for formatters and handlers that know no more than those of `logging` do.
+    """A copy of the record, for formatters and handlers that know no more than those of `logging` do.
 
     The ids of the request and its trace, what was bound, and the parts of an event become attributes, unless there are
     such, in place of ours: whoever sends the record elsewhere sends plain values.
     """
-    fields = record.__dict__
+    fields = record.__dict__.copy()
     context = context_of(fields)
     for name, value in {**event_fields(fields), **context_fields(context)}.items():
         fields.setdefault(name, value)
@@ -44,7 +45,7 @@ def complete(record: logging.LogRecord) -> logging.LogRecord:
                 fields.setdefault(name, value)
     fields.pop(EVENT, None)
     fields.pop(CONTEXT, None)
-    return record
+    return copied(record, fields)
 
 
 # Of a record that another process has sent, the event is the parts that it had, and the context is none.

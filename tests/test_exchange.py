@@ -22,7 +22,7 @@ from werkzeug.test import EnvironBuilder
 from flask_asynclog import AsyncLog
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
-from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.formatters import CombinedFormatter, JSONFormatter, TextFormatter, make_formatter
 from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.outcome import Outcome
@@ -377,6 +377,52 @@ def test_a_copy_of_a_record(make_app: MakeApp) -> None:
         assert getattr(copied, "url.path") == "/static/any"
         assert copied.__dict__["request_id"] == record.request_id
         assert json.loads(JSONFormatter().format(copied)) == json.loads(JSONFormatter().format(record))
+
+
+@pytest.mark.parametrize("name", ["text", "json", "ecs", "logfmt", "combined", "%(status)s %(message)s"])
+@pytest.mark.parametrize("first", ["handler", "formatter", "none"])
+def test_formats_beside_handlers_of_others(make_app: MakeApp, name: str, first: str) -> None:
+    """Whoever comes before, a handler of others or a file with a formatter of others: the line is the same."""
+    logger = logging.Logger("beside")
+    before: list[logging.Handler] = []
+    if first != "none":
+        before.append(logging.StreamHandler(io.StringIO()) if first == "handler" else BatchRotatingFileHandler("b.log"))
+        before[0].setFormatter(logging.Formatter("%(message)s"))
+    sinks = [BatchRotatingFileHandler(f"{number}.log") for number in range(2)]
+    for sink in sinks:
+        sink.setFormatter(make_formatter(name))
+    app, _ = make_app(request_events=["response"])
+    kept = Kept()
+    app.logger.addHandler(kept)
+    ask(app)
+    app.logger.removeHandler(kept)
+    queues = [RecordQueue(), RecordQueue()]
+    listeners = [BatchQueueListener(queues[0], *before, sinks[0]), BatchQueueListener(queues[1], sinks[1])]
+    logger.handlers = [AsyncQueueHandler(queue) for queue in queues]
+    for record in kept.records:
+        logger.handle(record)
+    for listener, handler in zip(listeners, logger.handlers, strict=True):
+        assert listener.stop(HANG)
+        handler.close()
+    for file in (*before, *sinks):
+        file.close()
+    mine, alone = (log_lines(Path(f"{number}.log")) for number in range(2))
+    assert len(mine) == len(kept.records) > 0
+    assert mine == alone
+
+
+def test_a_file_without_a_queue_leaves_records_as_they_are(make_app: MakeApp) -> None:
+    """Other handlers come after it, ours with the queue among them."""
+    app, _ = make_app(request_events=["response"])
+    file, kept = BatchRotatingFileHandler("first.log"), Kept()
+    file.setFormatter(logging.Formatter("%(message)s"))
+    app.logger.addHandler(file)
+    app.logger.addHandler(kept)
+    ask(app)
+    app.logger.removeHandler(file)
+    app.logger.removeHandler(kept)
+    file.close()
+    assert all(CombinedFormatter().format(record).startswith("127.0.0.1 - - [") for record in kept.records)
 
 
 def test_a_handler_behind_the_queue_gets_plain_values(make_app: MakeApp) -> None:
