@@ -123,6 +123,9 @@ class Attachment:
         if level is None or logger.level != level.ours:
             level = _levels[logger] = _Level(logger.level, self.handler.level)
             logger.setLevel(self.handler.level)
+        elif self.handler.level < level.ours:  # somebody who shares the logger, or the handler, wants more
+            level.ours = self.handler.level
+            logger.setLevel(level.ours)
         level.needed_by.add(self)
 
     def _watch_on(self) -> None:

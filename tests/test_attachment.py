@@ -252,6 +252,21 @@ def test_a_level_lasts_as_long_as_one_app_needs_it(make_app: MakeApp, first_to_c
     assert ROOT.level == logging.WARNING
 
 
+@pytest.mark.parametrize("levels", [("INFO", "DEBUG"), ("DEBUG", "INFO")])
+def test_two_apps_with_levels_of_their_own(make_app: MakeApp, logger: logging.Logger, levels: tuple[str, str]) -> None:
+    """A file each, both on root: root lets through what the lower one wants, each file has what its app wants."""
+    made = [make_app(level, filename=f"{level}.log", level=level, format="%(message)s x") for level in levels]
+    logger.info("info")
+    logger.debug("debug")
+    assert made[0][1].flush()
+    assert made[1][1].flush()
+    assert log_lines(Path("INFO.log")) == ["info x"]
+    assert log_lines(Path("DEBUG.log")) == ["info x", "debug x"]
+    for _, asynclog in made:
+        asynclog.close()
+    assert ROOT.level == logging.WARNING
+
+
 @pytest.mark.parametrize("name", ["", "root"])
 def test_root_by_either_name(make_app: MakeApp, name: str) -> None:
     """`logging` knows root as "" and as "root": attached once, level given back."""

@@ -352,6 +352,22 @@ def test_held_records_and_other_handlers() -> None:
     assert [message.split()[0] for message in seen] == ["Request", "Response"]
 
 
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_one_of_two_apps_holds(make_app: MakeApp, order: str) -> None:
+    """They share the file; the one that says nothing of it has its DEBUG records nowhere, in either order."""
+    apps: dict[str, Flask] = {}
+    for name in ("first", "second"):
+        apps[name], asynclog = make_app(name, format="json", **({"buffer_level": "DEBUG"} if name == order else {}))
+        views(apps[name])
+    library = logging.getLogger("library")
+    for app in apps.values():
+        app.add_url_rule("/library", "library", lambda: (library.debug("in a library"), ("x", 500))[1])
+        app.test_client().get("/500")
+        app.test_client().get("/library")
+    held = [(d["logger"], d["message"]) for d in documents(asynclog) if d["level"] == "DEBUG"]
+    assert held == [(order, "about to answer 500"), ("library", "in a library")]
+
+
 def test_settling_amid_threads(switching: None) -> None:
     """Records that come while it becomes known are passed on, each once."""
     for wanted in (True, False):
