@@ -58,7 +58,7 @@ class StructuredFormatter(EntryFormatter):
         return known
 
     def added_fields(self, record: logging.LogRecord, known: Mapping[str, object]) -> dict[str, object]:
-        """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known``."""
+        """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known`` or taken."""
         attributes = record.__dict__
         context = context_of(attributes)
         added: dict[str, object] = {}
@@ -68,10 +68,14 @@ class StructuredFormatter(EntryFormatter):
             for name, value in attributes.items()
             if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES
         )
+        numbers: dict[str, int] = {}
         for name, value in values.items():
-            shown = self.added_name(name, value)
-            while shown in known or shown in added:
-                shown = f"extra.{shown}"
+            shown = plain = self.added_name(name, value)
+            if shown in known or shown in added:
+                shown = f"extra.{plain}"
+            while shown in known or shown in added:  # numbered, as clients may have given the names
+                number = numbers[plain] = numbers.get(plain, 1) + 1
+                shown = f"extra.{plain}_{number}"
             added[shown] = json_value(value)
         return added
 
@@ -162,7 +166,7 @@ class LogfmtFormatter(StructuredFormatter):
 
     def added_name(self, name: str, value: object) -> str:
         """See `StructuredFormatter.added_name`."""
-        return _no_key.sub("_", name) or "_"
+        return _no_key.sub("_", str(name)) or "_"
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""
