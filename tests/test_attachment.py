@@ -267,6 +267,17 @@ def test_two_apps_with_levels_of_their_own(make_app: MakeApp, logger: logging.Lo
     assert ROOT.level == logging.WARNING
 
 
+@pytest.mark.parametrize("option", [{"level": "NOTSET"}, {"level": "ERROR", "buffer_level": 0}, {"level": 1}])
+def test_the_lowest_level_of_a_named_logger(make_app: MakeApp, logger: logging.Logger, option: dict[str, Any]) -> None:
+    """NOTSET on the logger would be root's level, WARNING."""
+    _, asynclog = make_app(loggers=[logger.name], **option)
+    assert logger.isEnabledFor(1)
+    logger.debug("debug")
+    assert logged(asynclog) == ([] if "buffer_level" in option else ["debug"])
+    asynclog.close()
+    assert logger.level == logging.NOTSET
+
+
 @pytest.mark.parametrize("name", ["", "root"])
 def test_root_by_either_name(make_app: MakeApp, name: str) -> None:
     """`logging` knows root as "" and as "root": attached once, level given back."""
