@@ -278,7 +278,9 @@ class RequestHooks:
         served: object = request.environ.get(KEY)
         # Each time that it was preprocessed.
         while (exchange := _exchange()) is not None and exchange.pushed_for == number:
-            if exc is not None and exchange is served:
+            if exchange is not served:
+                self._responses.settle(exchange, wanted=exc is not None)
+            elif exc is not None:
                 self._fail(exchange, request.environ, exc)
             exchange.variables = None
             current.set(exchange.outer)

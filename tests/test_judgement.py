@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import logging
@@ -366,6 +367,18 @@ def test_one_of_two_apps_holds(make_app: MakeApp, order: str) -> None:
         app.test_client().get("/library")
     held = [(d["logger"], d["message"]) for d in documents(asynclog) if d["level"] == "DEBUG"]
     assert held == [(order, "about to answer 500"), ("library", "in a library")]
+
+
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_what_is_held_in_a_context_pushed_by_hand(make: MakeApp, error: Exception | None) -> None:
+    """It has no response; it has failed if an exception ends it."""
+    app, asynclog = make(format="json", buffer_level="DEBUG")
+    with contextlib.suppress(ValueError), app.test_request_context("/"):
+        app.preprocess_request()
+        app.logger.debug("held back")
+        if error is not None:
+            raise error
+    assert messages(asynclog) == ["Request GET"] + (["held back"] if error is not None else [])
 
 
 def test_settling_amid_threads(switching: None) -> None:
