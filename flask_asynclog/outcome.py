@@ -142,7 +142,7 @@ class Outcome:
         size: str | int | None = self.size
         if type(self) is not Outcome or type(size) is not str or status[:3] != "200" or exchange.method == "HEAD":
             size = self.body_size
-        elif not (size.isdecimal() and size.isascii() and len(size) < 20):
+        elif not (size.isdecimal() and size.isascii() and len(size) < 19):
             size = None
         shown_size = "" if size is None else f" {size}B"
         aborted = " aborted" if self.aborted else ""

@@ -45,6 +45,13 @@ def exchange_of(environ: dict[str, Any], *, thread: bool = True, source: Source 
     return exchange
 
 
+@pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 5000, "1e3", "\u0661"])
+def test_the_length_that_a_client_claims(length: str) -> None:
+    """A number that no store of logs takes is none: with it, the client would keep its line out of there."""
+    exchange = exchange_of({**EnvironBuilder().get_environ(), "CONTENT_LENGTH": length})
+    assert exchange.body_size == (int(length) if length == "9" * 18 else None)
+
+
 # What is rendered later is what it was.
 
 
