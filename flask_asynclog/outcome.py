@@ -122,13 +122,12 @@ class Outcome:
     @property
     def error_message(self) -> str | None:
         """The exception's text."""
-        message = self.exchange.error_message
-        return self.exchange.source.redactor.text(message) if message else None
+        return self.exchange.without_matches(self.exchange.error_message) or None
 
     @property
     def user(self) -> str | None:
         """Who was logged in."""
-        return self.exchange.user
+        return self.exchange.without_matches(self.exchange.user)
 
     @property
     def sample_rate(self) -> float | None:

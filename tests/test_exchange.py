@@ -8,6 +8,7 @@ import json
 import logging
 import logging.handlers
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,23 @@ def exchange_of(environ: dict[str, Any], *, thread: bool = True, source: Source 
     exchange = Exchange(source or Source("demo"), "0" * 32, 1_800_000_000.123456)
     exchange.begin(Request(environ), fields=True, thread=thread)
     return exchange
+
+
+def test_patterns_reach_who_it_was() -> None:
+    """Address, user, server: whatever a pattern matches is in no field and no access line."""
+    source = Source("demo", redactor=Redactor((), [re.compile(r"[\w.]+@\w+|203\.0\.113\.\d+|shop\.example")]))
+    environ = EnvironBuilder("/", "http://shop.example").get_environ()
+    environ |= {"REMOTE_ADDR": "203.0.113.9", "REMOTE_USER": "bob@x", "HTTP_USER_AGENT": "bob@x"}
+    exchange = exchange_of(environ, source=source)
+    exchange.user = "eve@y"
+    outcome = Outcome(exchange, "200 OK", "0")
+    lines = [formatter.format_entry(outcome) for formatter in (JSONFormatter(), CombinedFormatter(), TextFormatter())]
+    assert not [line for line in lines if re.search(r"bob@|eve@|203\.0|shop", line)]
+    document = json.loads(lines[0])
+    assert {document[name] for name in ("client.address", "user.id", "server.address", "user_agent.original")} == {
+        "[REDACTED]"
+    }
+    assert lines[1].startswith("[REDACTED] - [REDACTED] [")
 
 
 @pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 5000, "1e3", "\u0661"])
