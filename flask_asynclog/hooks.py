@@ -230,7 +230,7 @@ class RequestHooks:
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
-            exchange.silent = True
+            exchange.silent, exchange.alone = True, False  # the short way looks at one of them
             return
         if pipeline.queue.careful:
             exchange.own_span = current_span()

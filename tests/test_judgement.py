@@ -127,6 +127,16 @@ def test_an_ordinary_response_is_not_slow(make: MakeApp) -> None:
     assert {document["level"] for document in documents(asynclog)} == {"INFO"}
 
 
+@pytest.mark.parametrize("path", ["/200", "/404", "/500", "/raise", "/stream/1", "/nowhere"])
+def test_excluded_paths(make: MakeApp, path: str) -> None:
+    """Make no request records, whoever else listens; other paths do, and what the app logs is logged."""
+    app, asynclog = make(format="json", exclude_paths=[path])
+    views(app)
+    assert app.test_client().get(path).data is not None
+    app.test_client().get("/302")
+    assert [message for message in messages(asynclog) if "Exception" not in message] == ["Request GET", "Response 302"]
+
+
 # Samples.
 
 
