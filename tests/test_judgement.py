@@ -7,6 +7,7 @@ import contextvars
 import json
 import logging
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,50 @@ def test_excluded_paths(make: MakeApp, path: str) -> None:
     assert app.test_client().get(path).data is not None
     app.test_client().get("/302")
     assert [message for message in messages(asynclog) if "Exception" not in message] == ["Request GET", "Response 302"]
+
+
+#: What differs from request to request: ids, times, durations, addresses of objects.
+VARIABLE = re.compile(
+    r"\b[0-9a-f]{32}\b|\d+\.\d+ms|0x[0-9a-f]+|\d{4}-\d\d-\d\d[ T]\S+|\[[^]]+ [+-]\d{4}\]"
+    r"|(?<=duration)\W+[\d.e-]+|(?<=first_byte)\W+[\d.e-]+"
+)
+PATHS = ("/200", "/302?token=x", "/404;sid=1", "/404", "/500", "/abort/503", "/raise", "/stream/1", "/stream/0")
+
+
+@pytest.mark.parametrize("events", [("request", "response"), ("response",), ("request",), ()])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"sample_rate": 0}, {"buffer_level": "DEBUG"}, {"slow_threshold": 0}, {"client_error_level": "DEBUG"},
+        {"client_error_level": "ERROR", "sample_rate": 0}, {"level": "WARNING"}, {"redact_patterns": ["luck"]},
+        {"level": "WARNING", "buffer_level": "INFO"}, {"response_headers": ["Content-Type"], "format": "logfmt"},
+        {"format": "combined"}, {"format": "ecs"}, {"format": "%(status)s %(path)s %(query)s %(message)s"},
+    ],
+)  # fmt: skip
+def test_the_same_lines_whoever_listens(make_alone: MakeApp, options: dict[str, Any], events: tuple[str, ...]) -> None:
+    """The direct way into the queue is a short cut, and nothing else."""
+    app, asynclog = make_alone(exclude_paths=["/20?"], request_events=events, console=False, **options)
+    views(app)
+
+    def lines() -> list[str]:
+        known = len(all_lines())
+        for path in PATHS:
+            for method in ("GET", "HEAD"):
+                with contextlib.suppress(ValueError):
+                    assert app.test_client().open(path, method=method).data is not None
+        return [VARIABLE.sub("", line) for line in all_lines()[known:]]
+
+    def all_lines() -> list[str]:
+        assert asynclog.flush(HANG)
+        return log_lines(Path("app.log"))
+
+    alone, other = lines(), logging.NullHandler()
+    logging.getLogger().addHandler(other)
+    try:
+        assert lines() == alone
+    finally:
+        logging.getLogger().removeHandler(other)
+    assert len(alone) >= len(events)
 
 
 # Samples.
