@@ -75,7 +75,7 @@ class StructuredFormatter(EntryFormatter):
                 shown = f"extra.{plain}"
             while shown in known or shown in added:  # numbered, as clients may have given the names
                 number = numbers[plain] = numbers.get(plain, 1) + 1
-                shown = f"extra.{plain}_{number}"
+                shown = f"extra.{number}.{plain}"
             added[shown] = json_value(value)
         return added
 
