@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from contextvars import copy_context
 from functools import partial
-from random import random
+from random import Random
 from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+#: Of our own: an app may seed that of the module in each request.
+random = Random().random
 
 
 def _is_whole(response: Response) -> bool:

@@ -226,6 +226,23 @@ def test_a_sample_is_of_requests_and_records_its_rate(make: MakeApp, monkeypatch
     assert sum(document["message"].startswith("about to") for document in found) == 200
 
 
+def test_a_sample_in_an_app_that_seeds(make: MakeApp) -> None:
+    """For an order that is the same for each user, as a rule: it decides nothing about the next request's records."""
+    app, asynclog = make(sample_rate=0.5, request_events=["response"])
+
+    @app.get("/")
+    def view() -> str:
+        random.seed(0)
+        return "x"
+
+    state = random.getstate()
+    for _ in range(200):
+        app.test_client().get("/")
+    random.setstate(state)
+    assert asynclog.flush(HANG)
+    assert 50 < len(log_lines(Path("app.log"))) < 150
+
+
 def test_without_a_sample_no_rate_is_recorded(make: MakeApp) -> None:
     """A rate of 1 says nothing."""
     app, asynclog = make(format="json")
