@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 from flask import Flask, Request
@@ -44,6 +45,16 @@ def exchange_of(environ: dict[str, Any], *, thread: bool = True, source: Source 
     exchange = Exchange(source or Source("demo"), "0" * 32, 1_800_000_000.123456)
     exchange.begin(Request(environ), fields=True, thread=thread)
     return exchange
+
+
+@pytest.mark.parametrize("blank", [" ", "\u3000", "\xa0"])
+def test_a_path_ends_at_a_blank(blank: str) -> None:
+    """A client that asks for such a path does not write the rest of the line itself."""
+    exchange = exchange_of(EnvironBuilder(f"/a{blank}9.99ms{blank}1B{blank}id=x").get_environ())
+    words = re.split(r"\s", str(Outcome(exchange, "200 OK", "0")))
+    assert words[:4] == ["200", "OK", "GET", quote(f"/a{blank}9.99ms{blank}1B{blank}id=x", safe="/=")]
+    assert words[5:] == ["0B", f"id={'0' * 32}"]
+    assert exchange.fields()["url.path"] == f"/a{blank}9.99ms{blank}1B{blank}id=x"
 
 
 def test_patterns_reach_who_it_was() -> None:
@@ -111,7 +122,7 @@ def test_a_root_path_that_makes_no_url(root: str) -> None:
     for url in (exchange.url, exchange.request_target):
         assert "a%20b?c=d" in url
         assert url.isprintable()
-    assert Outcome(exchange, "200 OK", None).record().getMessage().startswith("Response 200 OK GET /a b ")
+    assert Outcome(exchange, "200 OK", None).record().getMessage().startswith("Response 200 OK GET /a%20b ")
 
 
 FORMATS = [
