@@ -119,10 +119,15 @@ class Attachment:
         return added
 
     def _set_level(self, logger: logging.Logger) -> None:
+        # NOTSET would be the level of whoever is above.
+        wanted = self.handler.level or (logging.NOTSET if logger is logging.getLogger() else 1)
         level = _levels.get(logger)
         if level is None or logger.level != level.ours:
-            level = _levels[logger] = _Level(logger.level, self.handler.level)
-            logger.setLevel(self.handler.level)
+            level = _levels[logger] = _Level(logger.level, wanted)
+            logger.setLevel(wanted)
+        elif wanted < level.ours:  # somebody who shares the logger, or the handler, wants more
+            level.ours = wanted
+            logger.setLevel(wanted)
         level.needed_by.add(self)
 
     def _watch_on(self) -> None:

@@ -40,10 +40,18 @@ class _Slice:
     def __init__(self, entries: Sequence[Entry], first: int) -> None:
         self.entries = entries
         self.first = first
+        self._completed: dict[int, logging.LogRecord] = {}
 
     @functools.cached_property
     def records(self) -> list[logging.LogRecord]:
         return [restore(entry) for entry in self.entries]
+
+    def completed(self, index: int) -> logging.LogRecord:
+        """A record for handlers of others, one for all of them; what they do to it, our formats do not see."""
+        record = self._completed.get(index)
+        if record is None:
+            record = self._completed[index] = complete(self.records[index])
+        return record
 
 
 class _Lines:
@@ -174,13 +182,13 @@ class Delivery:
         return failed | self._write(staged)
 
     def _hand_over(self, handler: logging.Handler, part: _Slice, failed: set[int]) -> None:
-        for index, record in enumerate(part.records, part.first):
+        for index, record in enumerate(part.records):
             if self._respect_handler_level and record.levelno < handler.level:
                 continue
             try:
-                handler.handle(complete(record))
+                handler.handle(part.completed(index))
             except BaseException as error:
-                self._count_failure(handler, error, index, failed)
+                self._count_failure(handler, error, part.first + index, failed)
 
     def _add_lines(self, handler: Any, part: _Slice, lines: _Lines, failed: set[int]) -> None:
         if not handler.filters and not self._respect_handler_level:

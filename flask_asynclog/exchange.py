@@ -81,9 +81,9 @@ class Exchange(Context):
     user: str | None = None
     #: Records below the normal level, until it is known whether they are wanted.
     held: HeldRecords | None = None
-    #: Address of the client; the rule that it matched; of the environment, the values of the source's keys. ``None``:
-    #: nobody wants to know.
-    client: str | None = None
+    #: Address of the client, as it is; the rule that it matched; of the environment, the values of the source's keys.
+    #: ``None``: nobody wants to know.
+    sent_client: str | None = None
     rule: Rule | None = None
     sent: tuple[Any, ...] | None = None
     #: The context variables of the request, for a record that is made when they are gone.
@@ -118,7 +118,7 @@ class Exchange(Context):
             request.query_string,
         )
         if fields:  # each look into the environment is a miss of the processor's cache
-            self.client = request.remote_addr or None
+            self.sent_client = request.remote_addr or None
             self.rule = request.url_rule
             self.sent = tuple(map(request.environ.get, self.source.keys))
         if thread:
@@ -259,9 +259,14 @@ class Exchange(Context):
         return (self.endpoint or "").rpartition(".")[0] or None
 
     @property
+    def client(self) -> str | None:
+        """Address of the client."""
+        return self.without_matches(self.sent_client)
+
+    @property
     def remote_user(self) -> str | None:
         """The user whom the server has checked."""
-        return decoded(self._kept(USER))
+        return self.without_matches(decoded(self._kept(USER)))
 
     @property
     def user_agent(self) -> str | None:
@@ -271,8 +276,7 @@ class Exchange(Context):
     @property
     def sent_user_agent(self) -> str | None:
         """The same, with the bytes that are no UTF-8 as surrogates."""
-        text = decoded(self._kept(USER_AGENT))
-        return self.source.redactor.text(text) if text else None
+        return self.without_matches(decoded(self._kept(USER_AGENT)))
 
     @property
     def referer(self) -> str | None:
@@ -288,7 +292,7 @@ class Exchange(Context):
     @property
     def server_address(self) -> str | None:
         """Name or address of the server, as the client called it."""
-        return Target._make(self.target).address
+        return self.without_matches(Target._make(self.target).address)
 
     @property
     def server_port(self) -> int | None:
@@ -313,6 +317,11 @@ class Exchange(Context):
     def _without_secrets(self, url: str) -> str:
         redactor = self.source.redactor
         return redactor.url(url) if redactor.patterns or _may_tell(url) else url
+
+    def without_matches(self, text: str | None) -> str | None:
+        """A text without what the patterns match."""
+        redactor = self.source.redactor
+        return redactor.text(text) if text and redactor.patterns else text
 
     def _kept(self, index: int) -> str | None:
         return None if self.sent is None else self.sent[index] or None

@@ -21,6 +21,7 @@ from flask_asynclog.config import HANDLER_OPTIONS, Settings
 from flask_asynclog.escaping import escape
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
 from flask_asynclog.handlers import AsyncRotatingFileHandler
+from flask_asynclog.headers import decoded, number_of
 from flask_asynclog.redaction import Redactor
 
 #: ``access_log_format`` that makes JSON lines.
@@ -48,12 +49,12 @@ class EscapedAtoms(glogging.SafeAtoms):
 
 
 def redact_atom(redactor: Redactor, name: str, value: str) -> str:
-    """The value of an atom, without secrets: of headers and variables by name, of what has a URL in its query."""
+    """The value of an atom, without secrets: of headers and variables by name, of a URL in its parts."""
     if name == "r":
         return " ".join(redactor.url(word) for word in value.split(" "))
-    if name == "q":
+    if name == "q" or name.lower() == "{query_string}e":
         return redactor.query(value)
-    if name == "f":
+    if name in ("U", "f"):
         return redactor.url(value)
     if name.startswith("{"):
         return str(redactor.value(name[1:-2], value))
@@ -155,7 +156,7 @@ class Logger(glogging.Logger):
         if self._captures:  # another process may have rotated the file
             with contextlib.suppress(OSError):  # it is just doing so: after the next request then
                 self._capture_output()
-        if self._excludes(environ.get("PATH_INFO", "")):
+        if self._excludes(decoded(environ.get("PATH_INFO")) or ""):
             return
         if self._json_access:
             self._access_as_json(dict(self.atoms(resp, req, environ, request_time)), request_time)
@@ -163,22 +164,26 @@ class Logger(glogging.Logger):
             super().access(resp, req, environ, request_time)
 
     def _access_as_json(self, atoms: Mapping[str, Any], request_time: timedelta) -> None:
+        shown = {
+            name: redact_atom(self._redactor, name, value) if isinstance(value, str) else value
+            for name in ("h", "u", "m", "U", "q", "H", "f", "a", "r")
+            for value in [atoms[name]]
+        }
         fields = {
-            "client.address": atoms["h"],
-            "user.name": atoms["u"],
-            "http.request.method": atoms["m"],
-            "url.path": atoms["U"],
-            "url.query": atoms["q"],
-            "network.protocol.version": str(atoms["H"]).removeprefix("HTTP/"),
-            "http.response.status_code": int(atoms["s"]),
+            "client.address": shown["h"],
+            "user.name": shown["u"],
+            "http.request.method": shown["m"],
+            "url.path": shown["U"],
+            "url.query": shown["q"],
+            "network.protocol.version": str(shown["H"]).removeprefix("HTTP/"),
+            "http.response.status_code": number_of(atoms["s"]),
             "http.response.body.size": atoms["B"],
             "http.server.request.duration": request_time.total_seconds(),
-            "http.request.header.referer": [atoms["f"]] if atoms["f"] != "-" else None,
-            "user_agent.original": atoms["a"],
+            "http.request.header.referer": [shown["f"]] if shown["f"] != "-" else None,
+            "user_agent.original": shown["a"],
         }
         present = {name: value for name, value in fields.items() if value not in (None, "", "-")}
-        request_line = redact_atom(self._redactor, "r", atoms["r"])
-        self.access_log.info('"%s" %s', request_line, atoms["s"], extra=present)
+        self.access_log.info('"%s" %s', shown["r"], atoms["s"], extra=present)
 
 
 def _is_ordinary(path: str) -> bool:

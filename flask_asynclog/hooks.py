@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from contextvars import copy_context
 from functools import partial
-from random import random
+from random import Random
 from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
+#: Of our own: an app may seed that of the module in each request.
+random = Random().random
+
 
 def _is_whole(response: Response) -> bool:
     """Whether all of a response is there before it is sent, though it is no list of parts."""
@@ -51,7 +54,7 @@ def _is_whole(response: Response) -> bool:
 
 
 class RequestHooks:
-    """The hooks of one app, around four of its methods.
+    """The hooks of one app, around three of its methods.
 
     `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
     between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
@@ -80,6 +83,8 @@ class RequestHooks:
         self._log_requests = "request" in settings.request_events and not isinstance(
             pipeline.sink.formatter, CombinedFormatter
         )
+        #: The least level that one of its records may have.
+        self._lowest = min(logging.INFO, settings.client_error_level)
         self._excludes = settings.excludes if settings.exclude_paths else None
         self._rate = settings.sample_rate
         self._held = settings.buffer_size if settings.buffer_level is not None else 0
@@ -217,7 +222,7 @@ class RequestHooks:
 
     def _begin(self, exchange: Exchange, request: Request) -> None:
         pipeline = self._pipeline
-        exchange.alone = alone = self._events.alone(logging.INFO)
+        exchange.alone = alone = self._events.alone(self._lowest)
         exchange.begin(request, fields=pipeline.shows_fields or not alone, thread=pipeline.shows_threads)
         if not alone:
             exchange.variables = copy_context()
@@ -228,7 +233,7 @@ class RequestHooks:
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
-            exchange.silent = True
+            exchange.silent, exchange.alone = True, False  # the short way looks at one of them
             return
         if pipeline.queue.careful:
             exchange.own_span = current_span()
@@ -276,7 +281,9 @@ class RequestHooks:
         served: object = request.environ.get(KEY)
         # Each time that it was preprocessed.
         while (exchange := _exchange()) is not None and exchange.pushed_for == number:
-            if exc is not None and exchange is served:
+            if exchange is not served:
+                self._responses.settle(exchange, wanted=exc is not None)
+            elif exc is not None:
                 self._fail(exchange, request.environ, exc)
             exchange.variables = None
             current.set(exchange.outer)

@@ -6,9 +6,11 @@ Made on the thread that hands it over or has sent it; rendered where the record 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
+from urllib.parse import quote
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
@@ -16,6 +18,13 @@ from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.headers import number_of
 from flask_asynclog.values import IMMUTABLE
+
+#: What could be taken for the end of a path. Control characters are escaped later, with all others.
+_BLANK = re.compile("[ \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+
+
+def _quoted(blank: re.Match[str]) -> str:
+    return quote(blank[0])
 
 
 def _text(status: object) -> str:
@@ -122,13 +131,12 @@ class Outcome:
     @property
     def error_message(self) -> str | None:
         """The exception's text."""
-        message = self.exchange.error_message
-        return self.exchange.source.redactor.text(message) if message else None
+        return self.exchange.without_matches(self.exchange.error_message) or None
 
     @property
     def user(self) -> str | None:
         """Who was logged in."""
-        return self.exchange.user
+        return self.exchange.without_matches(self.exchange.user)
 
     @property
     def sample_rate(self) -> float | None:
@@ -142,13 +150,16 @@ class Outcome:
         size: str | int | None = self.size
         if type(self) is not Outcome or type(size) is not str or status[:3] != "200" or exchange.method == "HEAD":
             size = self.body_size
-        elif not (size.isdecimal() and size.isascii() and len(size) < 20):
+        elif not (size.isdecimal() and size.isascii() and len(size) < 19):
             size = None
         shown_size = "" if size is None else f" {size}B"
         aborted = " aborted" if self.aborted else ""
         error = "" if exchange.error is None else f" {exchange.error}"
+        path = exchange.shown_path
+        if " " in path or not path.isascii():
+            path = _BLANK.sub(_quoted, path)
         text = (
-            f"{status} {exchange.method} {exchange.shown_path} {self.seconds * 1000:.2f}ms"
+            f"{status} {exchange.method} {path} {self.seconds * 1000:.2f}ms"
             f"{shown_size}{aborted}{exchange.suffix}{error}"
         )
         patterns = exchange.source.redactor.patterns

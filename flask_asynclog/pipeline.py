@@ -75,7 +75,7 @@ class Pipeline:
         lifecycle.register_exit(self.listener)
 
     def join(self, settings: Settings, console: bool, decided: Collection[str]) -> None:
-        """One user more. What nobody insists on is as the first who does has it.
+        """One user more. What nobody insists on, or leaves to others, is as the first who does has it.
 
         :raises ConfigError: if they disagree.
         """
@@ -87,7 +87,8 @@ class Pipeline:
                 f"{', '.join(PREFIX + name.upper() for name in against)}: use the same settings, "
                 f"or another {PREFIX}FILENAME"
             )
-        new = {name: getattr(settings, name) for name in decided if not self._decided[name]}
+        open_options = [name for name in decided if not self._decided[name] or getattr(self.settings, name) is None]
+        new = {name: getattr(settings, name) for name in open_options}
         self.settings = dataclasses.replace(self.settings, **new)
         self._decided.update(decided)
         self._configure()

@@ -22,6 +22,7 @@ from flask_asynclog.records import (
     Entry,
     Event,
     ExceptionSummary,
+    copied,
     render,
     restore,
 )
@@ -29,12 +30,12 @@ from flask_asynclog.redaction import Redactor
 
 
 def complete(record: logging.LogRecord) -> logging.LogRecord:
-    """The same record, for formatters and handlers that know no more than those of `logging` do.
+    """A copy of the record, for formatters and handlers that know no more than those of `logging` do.
 
     The ids of the request and its trace, what was bound, and the parts of an event become attributes, unless there are
     such, in place of ours: whoever sends the record elsewhere sends plain values.
     """
-    fields = record.__dict__
+    fields = record.__dict__.copy()
     context = context_of(fields)
     for name, value in {**event_fields(fields), **context_fields(context)}.items():
         fields.setdefault(name, value)
@@ -44,7 +45,7 @@ def complete(record: logging.LogRecord) -> logging.LogRecord:
                 fields.setdefault(name, value)
     fields.pop(EVENT, None)
     fields.pop(CONTEXT, None)
-    return record
+    return copied(record, fields)
 
 
 # Of a record that another process has sent, the event is the parts that it had, and the context is none.
@@ -84,15 +85,21 @@ def redact(entries: Iterable[Entry], redactor: Redactor) -> None:
             _redact(entry, vars(entry), redactor)
 
 
+def _tells_event(fields: Mapping[str, Any]) -> bool:
+    """Whether the message is that of an event, to which no filter has added anything."""
+    event = fields.get(EVENT)
+    return event is not None and fields["msg"] == getattr(event, "message", None) and fields["args"] == (event,)
+
+
 def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     message = fields["msg"]
     if type(message) is DictMessage:
         fields["msg"] = message.redacted(redactor)
-    elif redactor.patterns and EVENT not in fields:
+    elif redactor.patterns and not _tells_event(fields):
         fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
     if redactor.patterns:
         for name in ("exc_text", "stack_info"):
-            if fields[name]:
+            if fields.get(name):  # a filter may have taken it away
                 fields[name] = redactor.text(fields[name])
     context = context_of(fields)
     if context is not None and context.bound:

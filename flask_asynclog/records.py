@@ -182,11 +182,16 @@ def snapshot(
     context = context or here()
     if context is not None:
         fields.setdefault(CONTEXT, context)
-    copied: logging.LogRecord = _new(type(record))
-    copied.__dict__.update(fields)
+    return copied(record, fields)
+
+
+def copied(record: logging.LogRecord, fields: dict[str, Any]) -> logging.LogRecord:
+    """A record of the same class, with these attributes; those in slots are copied."""
+    copy: logging.LogRecord = _new(type(record))
+    copy.__dict__.update(fields)
     if type(record) is not logging.LogRecord:
-        _copy_slots(record, copied)
-    return copied
+        _copy_slots(record, copy)
+    return copy
 
 
 def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:

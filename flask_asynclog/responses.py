@@ -59,7 +59,7 @@ class ResponseLog:
         """Log what came of a request, unless that is not wanted; in the request's context."""
         exchange = outcome.exchange
         if exchange.held is not None:
-            self._settle(exchange, wanted=outcome.notable)
+            self.settle(exchange, wanted=outcome.notable)
         if exchange.silent or not self._wanted:
             return
         if not exchange.sampled:
@@ -77,9 +77,9 @@ class ResponseLog:
         else:
             self._events.log(event, error)
 
-    def _settle(self, exchange: Exchange, *, wanted: bool) -> None:
-        assert exchange.held is not None
-        left_out = exchange.held.settle(wanted=wanted)
+    def settle(self, exchange: Exchange, *, wanted: bool) -> None:
+        """Write what was held for a request, or forget it; once that is known, nothing changes it."""
+        left_out = 0 if exchange.held is None else exchange.held.settle(wanted=wanted)
         if left_out:
             text = "%d older records of this request were not held: ASYNCLOG_BUFFER_SIZE=%d"
             self._pipeline.handler.handle(own_record(text, left_out, self._held))

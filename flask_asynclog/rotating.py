@@ -224,7 +224,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
             return self._text
         formatter: logging.Formatter | None = record.__dict__.get(FORMATTER, self.formatter)
         if not isinstance(formatter, EntryFormatter):
-            complete(record)
+            record = complete(record)
         return super().format(record) if formatter is self.formatter or formatter is None else formatter.format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
 from typing import cast
 
-from flask_asynclog import exchangerecord, fields
+from flask_asynclog import fields
 from flask_asynclog.jsonvalues import dumps, json_value
 from flask_asynclog.recordfields import context_fields, context_of, event_fields
 from flask_asynclog.records import (
@@ -21,6 +22,9 @@ from flask_asynclog.records import (
     exception_summary,
 )
 from flask_asynclog.textformat import EntryFormatter, exception_text
+
+#: Where our own logging calls stand: an access line's, for one, is of no interest.
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
 
 class StructuredFormatter(EntryFormatter):
@@ -36,7 +40,7 @@ class StructuredFormatter(EntryFormatter):
         known: dict[str, object] = {fields.TIMESTAMP.name: self.formatTime(record)}
         known.update(fields.read_all(fields.RECORD, record))
         attributes = record.__dict__
-        if record.lineno and record.pathname != exchangerecord.__file__:  # a logging call made it
+        if record.lineno and not str(record.pathname).startswith(_PACKAGE):  # a logging call made it
             known.update(fields.read_all(fields.CODE, record))
         known.update(context_fields(context_of(attributes)))
         if "request_id" in attributes:  # of somebody who knows better
@@ -54,7 +58,7 @@ class StructuredFormatter(EntryFormatter):
         return known
 
     def added_fields(self, record: logging.LogRecord, known: Mapping[str, object]) -> dict[str, object]:
-        """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known``."""
+        """What was bound, and what came by ``extra``; as ``extra.NAME`` where a name is ``known`` or taken."""
         attributes = record.__dict__
         context = context_of(attributes)
         added: dict[str, object] = {}
@@ -64,10 +68,14 @@ class StructuredFormatter(EntryFormatter):
             for name, value in attributes.items()
             if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES
         )
+        numbers: dict[str, int] = {}
         for name, value in values.items():
-            shown = self.added_name(name, value)
-            while shown in known or shown in added:
-                shown = f"extra.{shown}"
+            shown = plain = self.added_name(name, value)
+            if shown in known or shown in added:
+                shown = f"extra.{plain}"
+            while shown in known or shown in added:  # numbered, as clients may have given the names
+                number = numbers[plain] = numbers.get(plain, 1) + 1
+                shown = f"extra.{number}.{plain}"
             added[shown] = json_value(value)
         return added
 
@@ -158,7 +166,7 @@ class LogfmtFormatter(StructuredFormatter):
 
     def added_name(self, name: str, value: object) -> str:
         """See `StructuredFormatter.added_name`."""
-        return _no_key.sub("_", name) or "_"
+        return _no_key.sub("_", str(name)) or "_"
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""

@@ -39,6 +39,8 @@ _URL_IN_TEXT = re.compile(r"(?<!\S)[^\s?#]*+[?#]\S*+")
 _JSON = re.compile(r'\s*+[{\[]\s*+["{\[]')
 #: A string, with what makes it a name, if it is one. Ends with the text where that has been cut.
 _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.?)*+)"?(\s*+:\s*+)?', re.DOTALL)
+#: The beginning of a character, where the text has been cut.
+_CUT_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,3}+)?+\Z")
 _JSON_SCALAR = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[^\s,"{}\[\]]++', re.DOTALL)
 _JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|([{\[])|[}\]]', re.DOTALL)
 
@@ -120,7 +122,7 @@ def _redact_json(text: str, is_secret: IsSecret) -> str:
         (start, end), position = match.span(1), match.end()
         shown = content = match[1]
         if match[2] is None:
-            shown = redact_string(content, is_secret)
+            shown = _redact_json_string(content, is_secret)
         elif is_secret(_json_decoded(content)):
             start, end = position, _json_value_end(text, position)
             content = text[start:end]
@@ -132,13 +134,24 @@ def _redact_json(text: str, is_secret: IsSecret) -> str:
     return "".join((*parts, text[done:])) if parts else text
 
 
+def _redact_json_string(content: str, is_secret: IsSecret) -> str:
+    """A string within JSON, which may be JSON itself: the deeper, the more backslashes, so no text has many levels."""
+    if "\\" not in content:
+        return redact_string(content, is_secret)
+    text = _json_decoded(content)
+    shown = redact_string(text, is_secret)
+    return content if shown == text else json.dumps(shown, ensure_ascii=content.isascii())[1:-1]
+
+
 def _json_decoded(name: str) -> str:
     if "\\" not in name:
         return name
-    try:
-        return cast(str, json.loads(f'"{name}"', strict=False))
-    except ValueError:
-        return name
+    for text in (name, _CUT_ESCAPE.sub("", name)):
+        try:
+            return cast(str, json.loads(f'"{text}"', strict=False))
+        except ValueError:
+            continue
+    return name
 
 
 def _json_value_end(text: str, start: int) -> int:

@@ -252,6 +252,32 @@ def test_a_level_lasts_as_long_as_one_app_needs_it(make_app: MakeApp, first_to_c
     assert ROOT.level == logging.WARNING
 
 
+@pytest.mark.parametrize("levels", [("INFO", "DEBUG"), ("DEBUG", "INFO")])
+def test_two_apps_with_levels_of_their_own(make_app: MakeApp, logger: logging.Logger, levels: tuple[str, str]) -> None:
+    """A file each, both on root: root lets through what the lower one wants, each file has what its app wants."""
+    made = [make_app(level, filename=f"{level}.log", level=level, format="%(message)s x") for level in levels]
+    logger.info("info")
+    logger.debug("debug")
+    assert made[0][1].flush()
+    assert made[1][1].flush()
+    assert log_lines(Path("INFO.log")) == ["info x"]
+    assert log_lines(Path("DEBUG.log")) == ["info x", "debug x"]
+    for _, asynclog in made:
+        asynclog.close()
+    assert ROOT.level == logging.WARNING
+
+
+@pytest.mark.parametrize("option", [{"level": "NOTSET"}, {"level": "ERROR", "buffer_level": 0}, {"level": 1}])
+def test_the_lowest_level_of_a_named_logger(make_app: MakeApp, logger: logging.Logger, option: dict[str, Any]) -> None:
+    """NOTSET on the logger would be root's level, WARNING."""
+    _, asynclog = make_app(loggers=[logger.name], **option)
+    assert logger.isEnabledFor(1)
+    logger.debug("debug")
+    assert logged(asynclog) == ([] if "buffer_level" in option else ["debug"])
+    asynclog.close()
+    assert logger.level == logging.NOTSET
+
+
 @pytest.mark.parametrize("name", ["", "root"])
 def test_root_by_either_name(make_app: MakeApp, name: str) -> None:
     """`logging` knows root as "" and as "root": attached once, level given back."""

@@ -8,10 +8,12 @@ import json
 import logging
 import logging.handlers
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 from flask import Flask, Request
@@ -22,7 +24,7 @@ from werkzeug.test import EnvironBuilder
 from flask_asynclog import AsyncLog
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
-from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.formatters import CombinedFormatter, JSONFormatter, TextFormatter, make_formatter
 from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.outcome import Outcome
@@ -43,6 +45,40 @@ def exchange_of(environ: dict[str, Any], *, thread: bool = True, source: Source 
     exchange = Exchange(source or Source("demo"), "0" * 32, 1_800_000_000.123456)
     exchange.begin(Request(environ), fields=True, thread=thread)
     return exchange
+
+
+@pytest.mark.parametrize("blank", [" ", "\u3000", "\xa0"])
+def test_a_path_ends_at_a_blank(blank: str) -> None:
+    """A client that asks for such a path does not write the rest of the line itself."""
+    exchange = exchange_of(EnvironBuilder(f"/a{blank}9.99ms{blank}1B{blank}id=x").get_environ())
+    words = re.split(r"\s", str(Outcome(exchange, "200 OK", "0")))
+    assert words[:4] == ["200", "OK", "GET", quote(f"/a{blank}9.99ms{blank}1B{blank}id=x", safe="/=")]
+    assert words[5:] == ["0B", f"id={'0' * 32}"]
+    assert exchange.fields()["url.path"] == f"/a{blank}9.99ms{blank}1B{blank}id=x"
+
+
+def test_patterns_reach_who_it_was() -> None:
+    """Address, user, server: whatever a pattern matches is in no field and no access line."""
+    source = Source("demo", redactor=Redactor((), [re.compile(r"[\w.]+@\w+|203\.0\.113\.\d+|shop\.example")]))
+    environ = EnvironBuilder("/", "http://shop.example").get_environ()
+    environ |= {"REMOTE_ADDR": "203.0.113.9", "REMOTE_USER": "bob@x", "HTTP_USER_AGENT": "bob@x"}
+    exchange = exchange_of(environ, source=source)
+    exchange.user = "eve@y"
+    outcome = Outcome(exchange, "200 OK", "0")
+    lines = [formatter.format_entry(outcome) for formatter in (JSONFormatter(), CombinedFormatter(), TextFormatter())]
+    assert not [line for line in lines if re.search(r"bob@|eve@|203\.0|shop", line)]
+    document = json.loads(lines[0])
+    assert {document[name] for name in ("client.address", "user.id", "server.address", "user_agent.original")} == {
+        "[REDACTED]"
+    }
+    assert lines[1].startswith("[REDACTED] - [REDACTED] [")
+
+
+@pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 5000, "1e3", "\u0661"])
+def test_the_length_that_a_client_claims(length: str) -> None:
+    """A number that no store of logs takes is none: with it, the client would keep its line out of there."""
+    exchange = exchange_of({**EnvironBuilder().get_environ(), "CONTENT_LENGTH": length})
+    assert exchange.body_size == (int(length) if length == "9" * 18 else None)
 
 
 # What is rendered later is what it was.
@@ -86,7 +122,7 @@ def test_a_root_path_that_makes_no_url(root: str) -> None:
     for url in (exchange.url, exchange.request_target):
         assert "a%20b?c=d" in url
         assert url.isprintable()
-    assert Outcome(exchange, "200 OK", None).record().getMessage().startswith("Response 200 OK GET /a b ")
+    assert Outcome(exchange, "200 OK", None).record().getMessage().startswith("Response 200 OK GET /a%20b ")
 
 
 FORMATS = [
@@ -377,6 +413,52 @@ def test_a_copy_of_a_record(make_app: MakeApp) -> None:
         assert getattr(copied, "url.path") == "/static/any"
         assert copied.__dict__["request_id"] == record.request_id
         assert json.loads(JSONFormatter().format(copied)) == json.loads(JSONFormatter().format(record))
+
+
+@pytest.mark.parametrize("name", ["text", "json", "ecs", "logfmt", "combined", "%(status)s %(message)s"])
+@pytest.mark.parametrize("first", ["handler", "formatter", "none"])
+def test_formats_beside_handlers_of_others(make_app: MakeApp, name: str, first: str) -> None:
+    """Whoever comes before, a handler of others or a file with a formatter of others: the line is the same."""
+    logger = logging.Logger("beside")
+    before: list[logging.Handler] = []
+    if first != "none":
+        before.append(logging.StreamHandler(io.StringIO()) if first == "handler" else BatchRotatingFileHandler("b.log"))
+        before[0].setFormatter(logging.Formatter("%(message)s"))
+    sinks = [BatchRotatingFileHandler(f"{number}.log") for number in range(2)]
+    for sink in sinks:
+        sink.setFormatter(make_formatter(name))
+    app, _ = make_app(request_events=["response"])
+    kept = Kept()
+    app.logger.addHandler(kept)
+    ask(app)
+    app.logger.removeHandler(kept)
+    queues = [RecordQueue(), RecordQueue()]
+    listeners = [BatchQueueListener(queues[0], *before, sinks[0]), BatchQueueListener(queues[1], sinks[1])]
+    logger.handlers = [AsyncQueueHandler(queue) for queue in queues]
+    for record in kept.records:
+        logger.handle(record)
+    for listener, handler in zip(listeners, logger.handlers, strict=True):
+        assert listener.stop(HANG)
+        handler.close()
+    for file in (*before, *sinks):
+        file.close()
+    mine, alone = (log_lines(Path(f"{number}.log")) for number in range(2))
+    assert len(mine) == len(kept.records) > 0
+    assert mine == alone
+
+
+def test_a_file_without_a_queue_leaves_records_as_they_are(make_app: MakeApp) -> None:
+    """Other handlers come after it, ours with the queue among them."""
+    app, _ = make_app(request_events=["response"])
+    file, kept = BatchRotatingFileHandler("first.log"), Kept()
+    file.setFormatter(logging.Formatter("%(message)s"))
+    app.logger.addHandler(file)
+    app.logger.addHandler(kept)
+    ask(app)
+    app.logger.removeHandler(file)
+    app.logger.removeHandler(kept)
+    file.close()
+    assert all(CombinedFormatter().format(record).startswith("127.0.0.1 - - [") for record in kept.records)
 
 
 def test_a_handler_behind_the_queue_gets_plain_values(make_app: MakeApp) -> None:

@@ -174,10 +174,11 @@ def test_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_excluded_paths(tmp_path: Path, form: str) -> None:
     """Paths in ``ASYNCLOG_EXCLUDE_PATHS`` leave no access line; what they look like otherwise does not matter."""
-    options = [*FILES, "-e", 'ASYNCLOG_EXCLUDE_PATHS=["/ready", "/tag/quiet*"]']
+    options = [*FILES, "-e", 'ASYNCLOG_EXCLUDE_PATHS=["/ready", "/tag/quiet*", "/caf\\u00e9"]']
     with serve(tmp_path, *options, *(["--access-logformat", "json"] if form == "json" else [])) as server:
         for path in ("/ready", "/ready?x=1", "/%72eady", "/tag/quiet-1", "/tag/loud"):
             get(server, path)
+        assert ask(server, "/caf%C3%A9", {}) == 404
         assert ask(server, "/ready/", {}) == 404
         server.end(SIGTERM)
     lines = sorted(log_lines(tmp_path / "access.log"), key=lambda line: "GET /ready/" in line)  # of two workers
@@ -212,7 +213,35 @@ def test_json_on_a_stream(tmp_path: Path) -> None:
         get(server, "/ready")
         server.end(SIGTERM)
         (line,) = server.output().splitlines()
-    assert json.loads(line)["url.path"] == "/ready"
+    document = json.loads(line)
+    assert document["url.path"] == "/ready"
+    assert not [name for name in document if name.startswith("code.")]  # it would be a place in this library
+
+
+@pytest.mark.parametrize("log", ["-", "access.log"])
+def test_json_without_secrets(tmp_path: Path, log: str) -> None:
+    """Whether a thread writes the lines or gunicorn itself: query, path and referer as in lines of text."""
+    options = ("--access-logfile", log, "--error-logfile", "error.log", "--access-logformat", "json")
+    query = "q:x=1&token=hunter2"  # no form, by its beginning
+    with serve(tmp_path, *options) as server:
+        ask(server, f"/ready;jsessionid=hunter2?{query}", {"Referer": f"http://x/?{query}#{query}"})
+        server.end(SIGTERM)
+        (line,) = log_lines(tmp_path / log) if log != "-" else server.output().splitlines()
+    document = json.loads(line)
+    assert "hunter2" not in line
+    assert document["url.path"] == "/ready;jsessionid=[REDACTED]"
+    assert document["url.query"] == "q:x=1&token=[REDACTED]"
+    assert document["http.request.header.referer"] == ["http://x/?q:x=1&token=[REDACTED]#q:x=1&token=[REDACTED]"]
+
+
+def test_lines_without_secrets() -> None:
+    """Atoms that have parts of the URL, and those of the environment that have."""
+    query, path = "q:x=1&token=hunter2", "/ready;jsessionid=hunter2"
+    atoms = {"U": path, "q": query, "r": f"GET {path}?{query} HTTP/1.1", "{query_string}e": query}
+    atoms |= {"{raw_uri}e": f"{path}?{query}", "{path_info}e": path, "{referer}i": f"http://x{path}?{query}"}
+    line = " ".join(f"%({name})s" for name in atoms) % EscapedAtoms(atoms)
+    assert "hunter2" not in line
+    assert line.count("[REDACTED]") == 10
 
 
 def test_devices(tmp_path: Path) -> None:

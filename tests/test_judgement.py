@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import logging
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +101,15 @@ def test_the_level_of_client_errors_can_be_chosen(make: MakeApp, level: str) -> 
     assert levels == [level, "ERROR"]
 
 
+def test_client_errors_below_the_level_of_the_log(make: MakeApp) -> None:
+    """Are not written, as any record below it; one that is slow is."""
+    app, asynclog = make(format="json", client_error_level="DEBUG", request_events=["response"])
+    views(app)
+    for path in ("/404", "/200", "/nowhere"):
+        app.test_client().get(path)
+    assert messages(asynclog) == ["Response 200"]
+
+
 @pytest.mark.parametrize("path", ["/200", "/404", "/500", "/stream/1"])
 def test_a_slow_response_is_a_warning_at_least(make: MakeApp, path: str) -> None:
     """With a threshold of 0 everything is slow; one that is an ERROR stays one."""
@@ -115,6 +126,60 @@ def test_an_ordinary_response_is_not_slow(make: MakeApp) -> None:
     views(app)
     app.test_client().get("/200")
     assert {document["level"] for document in documents(asynclog)} == {"INFO"}
+
+
+@pytest.mark.parametrize("path", ["/200", "/404", "/500", "/raise", "/stream/1", "/nowhere"])
+def test_excluded_paths(make: MakeApp, path: str) -> None:
+    """Make no request records, whoever else listens; other paths do, and what the app logs is logged."""
+    app, asynclog = make(format="json", exclude_paths=[path])
+    views(app)
+    assert app.test_client().get(path).data is not None
+    app.test_client().get("/302")
+    assert [message for message in messages(asynclog) if "Exception" not in message] == ["Request GET", "Response 302"]
+
+
+#: What differs from request to request: ids, times, durations, addresses of objects.
+VARIABLE = re.compile(
+    r"\b[0-9a-f]{32}\b|\d+\.\d+ms|0x[0-9a-f]+|\d{4}-\d\d-\d\d[ T]\S+|\[[^]]+ [+-]\d{4}\]"
+    r"|(?<=duration)\W+[\d.e-]+|(?<=first_byte)\W+[\d.e-]+"
+)
+PATHS = ("/200", "/302?token=x", "/404;sid=1", "/404", "/500", "/abort/503", "/raise", "/stream/1", "/stream/0")
+
+
+@pytest.mark.parametrize("events", [("request", "response"), ("response",), ("request",), ()])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"sample_rate": 0}, {"buffer_level": "DEBUG"}, {"slow_threshold": 0}, {"client_error_level": "DEBUG"},
+        {"client_error_level": "ERROR", "sample_rate": 0}, {"level": "WARNING"}, {"redact_patterns": ["luck"]},
+        {"level": "WARNING", "buffer_level": "INFO"}, {"response_headers": ["Content-Type"], "format": "logfmt"},
+        {"format": "combined"}, {"format": "ecs"}, {"format": "%(status)s %(path)s %(query)s %(message)s"},
+    ],
+)  # fmt: skip
+def test_the_same_lines_whoever_listens(make_alone: MakeApp, options: dict[str, Any], events: tuple[str, ...]) -> None:
+    """The direct way into the queue is a short cut, and nothing else."""
+    app, asynclog = make_alone(exclude_paths=["/20?"], request_events=events, console=False, **options)
+    views(app)
+
+    def lines() -> list[str]:
+        known = len(all_lines())
+        for path in PATHS:
+            for method in ("GET", "HEAD"):
+                with contextlib.suppress(ValueError):
+                    assert app.test_client().open(path, method=method).data is not None
+        return [VARIABLE.sub("", line) for line in all_lines()[known:]]
+
+    def all_lines() -> list[str]:
+        assert asynclog.flush(HANG)
+        return log_lines(Path("app.log"))
+
+    alone, other = lines(), logging.NullHandler()
+    logging.getLogger().addHandler(other)
+    try:
+        assert lines() == alone
+    finally:
+        logging.getLogger().removeHandler(other)
+    assert len(alone) >= len(events)
 
 
 # Samples.
@@ -159,6 +224,23 @@ def test_a_sample_is_of_requests_and_records_its_rate(make: MakeApp, monkeypatch
     assert {document["request_id"] for document in requests} == {document["request_id"] for document in responses}
     assert {document["sample_rate"] for document in responses} == {0.25}
     assert sum(document["message"].startswith("about to") for document in found) == 200
+
+
+def test_a_sample_in_an_app_that_seeds(make: MakeApp) -> None:
+    """For an order that is the same for each user, as a rule: it decides nothing about the next request's records."""
+    app, asynclog = make(sample_rate=0.5, request_events=["response"])
+
+    @app.get("/")
+    def view() -> str:
+        random.seed(0)
+        return "x"
+
+    state = random.getstate()
+    for _ in range(200):
+        app.test_client().get("/")
+    random.setstate(state)
+    assert asynclog.flush(HANG)
+    assert 50 < len(log_lines(Path("app.log"))) < 150
 
 
 def test_without_a_sample_no_rate_is_recorded(make: MakeApp) -> None:
@@ -341,6 +423,34 @@ def test_held_records_and_other_handlers() -> None:
     app.logger.removeHandler(handler)
     asynclog.close()
     assert [message.split()[0] for message in seen] == ["Request", "Response"]
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_one_of_two_apps_holds(make_app: MakeApp, order: str) -> None:
+    """They share the file; the one that says nothing of it has its DEBUG records nowhere, in either order."""
+    apps: dict[str, Flask] = {}
+    for name in ("first", "second"):
+        apps[name], asynclog = make_app(name, format="json", **({"buffer_level": "DEBUG"} if name == order else {}))
+        views(apps[name])
+    library = logging.getLogger("library")
+    for app in apps.values():
+        app.add_url_rule("/library", "library", lambda: (library.debug("in a library"), ("x", 500))[1])
+        app.test_client().get("/500")
+        app.test_client().get("/library")
+    held = [(d["logger"], d["message"]) for d in documents(asynclog) if d["level"] == "DEBUG"]
+    assert held == [(order, "about to answer 500"), ("library", "in a library")]
+
+
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_what_is_held_in_a_context_pushed_by_hand(make: MakeApp, error: Exception | None) -> None:
+    """It has no response; it has failed if an exception ends it."""
+    app, asynclog = make(format="json", buffer_level="DEBUG")
+    with contextlib.suppress(ValueError), app.test_request_context("/"):
+        app.preprocess_request()
+        app.logger.debug("held back")
+        if error is not None:
+            raise error
+    assert messages(asynclog) == ["Request GET"] + (["held back"] if error is not None else [])
 
 
 def test_settling_amid_threads(switching: None) -> None:

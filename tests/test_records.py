@@ -182,6 +182,44 @@ def test_extra_of_a_record_that_lacks_something(where: str, extra: int) -> None:
     handler.close()
 
 
+@pytest.mark.parametrize("name", ["exc_text", "stack_info"])
+def test_patterns_and_a_record_that_lacks_something(make_alone: MakeApp, name: str) -> None:
+    """Such a record costs at most itself, not its batch."""
+    app, asynclog = make_alone(format="%(name)s %(message)s", redact_patterns=[r"\d{16}"], flush_interval=60.0)
+    app.logger.info("the thread runs")
+    assert asynclog.flush(HANG)
+
+    def take_away(record: logging.LogRecord) -> bool:
+        del record.__dict__[name]
+        return True
+
+    app.logger.info("before 4111111111111111")
+    app.logger.addFilter(take_away)
+    app.logger.info("lacking")
+    app.logger.removeFilter(take_away)
+    app.logger.info("after")
+    asynclog.flush(HANG)
+    lines = [line.partition(" ")[2] for line in log_lines(Path("app.log")) if "lacking" not in line]
+    assert lines == ["the thread runs", "before [REDACTED]", "after"]
+    assert_conserved(asynclog.stats())
+
+
+def test_patterns_and_what_a_filter_adds_to_a_request_record(make_app: MakeApp) -> None:
+    """The message is no longer that of the request alone, which has no secrets any more."""
+    app, asynclog = make_app(format="%(name)s %(message)s", redact_patterns=[r"\d{16}"], request_id_header=None)
+
+    def add(record: logging.LogRecord) -> bool:
+        record.msg = f"card=4111111111111111 {record.msg}"
+        return True
+
+    app.logger.addFilter(add)
+    app.test_client().get("/nowhere")
+    app.logger.removeFilter(add)
+    assert asynclog.flush(HANG)
+    lines = [line.split()[1:3] for line in log_lines(Path("app.log"))]
+    assert lines == [["card=[REDACTED]", "Request"], ["card=[REDACTED]", "Response"]]
+
+
 def test_objects_become_text_on_the_callers_thread(make_app: MakeApp) -> None:
     """Objects of other libraries (database sessions, requests) are never asked by the listener's thread."""
     app, asynclog = make_app(format="json")

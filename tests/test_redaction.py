@@ -248,6 +248,12 @@ def test_urls(url: str, redacted: str) -> None:
         ('{"token":null,"secret": false,"a":1}', '{"token":null,"secret": false,"a":1}'),
         ('{"cookies": {"a": ["}", {}]}, "b": 1}', '{"cookies": "[REDACTED]", "b": 1}'),
         ('{"u": "http://h/?sig=s", "v": "a=1&pwd=p"}', '{"u": "http://h/?sig=[REDACTED]", "v": "a=1&pwd=[REDACTED]"}'),
+        (
+            r'{"body": "{\"token\": \"t\", \"a\": [\"\u00e9\"]}"}',
+            r'{"body": "{\"token\": \"[REDACTED]\", \"a\": [\"\u00e9\"]}"}',
+        ),
+        (r'{"u": "http:\/\/h\/?sig=s", "v": "a\u003d1"}', r'{"u": "http://h/?sig=[REDACTED]", "v": "a\u003d1"}'),
+        (r'{"body": "{\"token\": \"cut of\\', r'{"body": "{\"token\": \"[REDACTED]\"'),
         ('{"pass\\u0077ord": "x"}', '{"pass\\u0077ord": "[REDACTED]"}'),
         ('{"a": 1, "password": "cut of', '{"a": 1, "password": "[REDACTED]"'),
         ('{"a": 1, "cookies": {"b": 1', '{"a": 1, "cookies": "[REDACTED]"'),
@@ -455,6 +461,20 @@ def test_a_planted_secret_in_json(name: str, secret: object, ascii_only: bool) -
     assert isinstance(shown, str)
     kept = secret if secret is None else REDACTED
     assert json.loads(shown) == {"a": ["{", {"b": 1, name: kept}, "}"], "c": "d"}
+    for cut in range(0, len(text), 7):
+        assert PLANTED not in str(REDACTOR.value("x", text[:cut]))
+
+
+@given(SECRET_NAMES, st.text(max_size=10), st.integers(1, 4), st.booleans())
+def test_a_planted_secret_in_json_within_json(name: str, around: str, levels: int, ascii_only: bool) -> None:
+    """As queues and cloud functions hand messages on."""
+    text = json.dumps({"a": around, name: f"{around}{PLANTED}"}, ensure_ascii=ascii_only)
+    for _ in range(levels):
+        text = json.dumps({"body": text, "b": ["x"]}, ensure_ascii=ascii_only)
+    shown: Any = REDACTOR.value("x", text)
+    for _ in range(levels):
+        shown = json.loads(shown)["body"]
+    assert json.loads(shown)[name] == REDACTED
     for cut in range(0, len(text), 7):
         assert PLANTED not in str(REDACTOR.value("x", text[:cut]))
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask, Response
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from flask_asynclog import AsyncLog, bind, fields, jsonvalues
 from flask_asynclog.context import Context, Span
 from flask_asynclog.escaping import escape_json
-from flask_asynclog.formatters import ECSFormatter, JSONFormatter, LogfmtFormatter
+from flask_asynclog.formatters import ECSFormatter, JSONFormatter, LogfmtFormatter, StructuredFormatter
 from flask_asynclog.records import CONTEXT, snapshot
 from flask_asynclog.source import Source
 from formats import assert_one_line, make_outcome, make_record, read_json, read_logfmt
@@ -240,9 +240,32 @@ def test_bound_and_extra_names_in_logfmt() -> None:
     assert (pairs["msg"], pairs["level"], pairs["logger"]) == ("x", "info", "demo")
     base = read_logfmt(LogfmtFormatter().format(make_record("x")))
     assert {name: value for name, value in pairs.items() if name not in base} == {
-        "a_b": "1", "extra.a_b": "2", "extra.extra.a_b": "3", "extra.ts": "4", "extra.level": "5", "_": "6",
+        "a_b": "1", "extra.a_b": "2", "extra.2.a_b": "3", "extra.ts": "4", "extra.level": "5", "_": "6",
         "extra._": "7", "x.y-z": "8", "extra.msg": "9", "extra.logger": "10",
     }  # fmt: skip
+
+
+def test_many_names_that_become_one() -> None:
+    """A client may have made them up: the line, and the work, grow as they do."""
+    names = {chr(0x4E00 + number): number for number in range(2000)}
+    line = LogfmtFormatter().format(make_record("x", **names))
+    assert len(line) < 20 * len(names) + 1000
+    pairs = read_logfmt(line)
+    assert [pairs[name] for name in ("_", "extra._", "extra.2._", "extra.1999._")] == ["0", "1", "2", "1999"]
+    taken = {"level": 1, "extra.level": 2, "extra.2.level": 3, "extra.3.level": 4, "lével": 5}
+    document = read_json(JSONFormatter().format(make_record("x", **taken)))
+    assert len({*document} & {*taken}) == 5
+    assert {1, 2, 3, 4, 5} <= {value for value in document.values() if type(value) is int}
+
+
+@pytest.mark.parametrize("formatter", [JSONFormatter(), ECSFormatter(), LogfmtFormatter()])
+def test_names_that_are_no_text(formatter: StructuredFormatter) -> None:
+    """`logging` takes them as ``extra``."""
+    record = make_record("x")
+    vars(record).update(cast("Any", {7: 8, None: 9}))
+    line = formatter.format(record)
+    pairs = read_logfmt(line) if isinstance(formatter, LogfmtFormatter) else read_json(line)
+    assert str(pairs["7"]) == "8"
 
 
 def test_names_of_ecs_objects() -> None:
