@@ -268,10 +268,10 @@ class Delivery:
                 self._say_failure(handler, error)
                 return
             else:
-                since = self._broken_since.pop(handler, None)
-                if since is not None and handler in self._broken_said:
+                broken_since = self._broken_since.pop(handler, None)
+                if broken_since is not None and handler in self._broken_said:
                     self._broken_said.discard(handler)
-                    say(f"{_name(handler)} takes records again, after {time.monotonic() - since:.1f} s")
+                    say(f"{_name(handler)} takes records again, after {time.monotonic() - broken_since:.1f} s")
 
     def _count_failure(self, handler: object, error: BaseException, index: int, failed: set[int]) -> None:
         if isinstance(error, self._passes_on):
