@@ -68,6 +68,28 @@ class Watch:
             self._close(None)
 
     def _close(self, failure: BaseException | None) -> None:
+        outer = current.get()
+        current.set(self._context)
+        try:
+            if self._end is not None:
+                self._judge(failure)
+            close = self._closing()
+            if close is not None:
+                close()
+        except BaseException as error:
+            if self._end is not None:
+                self._sent.error = error
+            raise
+        finally:
+            self._finish()
+            current.set(outer)
+
+    def _judge(self, failure: BaseException | None) -> None:
+        """Find out how much was sent, and `_settle`."""
+        raise NotImplementedError
+
+    def _closing(self) -> Callable[[], object] | None:
+        """What closes the body itself; ``None``: nothing does."""
         raise NotImplementedError
 
     def _settle(self, failure: BaseException | None, *, complete: bool) -> None:
@@ -142,26 +164,15 @@ class StreamedBody(Watch):
             self._sent.first_byte = perf_counter()
         return part
 
-    def _close(self, failure: BaseException | None) -> None:
-        outer = current.get()
-        current.set(self._context)
-        try:
-            if self._end is not None:
-                whole = self._whole()
-                complete = whole is not None and self._size + self._latest >= whole
-                if complete and _ordinary(failure):
-                    self._confirm()  # it had all, and did not ask whether there is more
-                self._settle(failure, complete=complete)
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        except BaseException as error:
-            if self._end is not None:
-                self._sent.error = error
-            raise
-        finally:
-            self._finish()
-            current.set(outer)
+    def _judge(self, failure: BaseException | None) -> None:
+        whole = self._whole()
+        complete = whole is not None and self._size + self._latest >= whole
+        if complete and _ordinary(failure):
+            self._confirm()  # it had all, and did not ask whether there is more
+        self._settle(failure, complete=complete)
+
+    def _closing(self) -> Callable[[], object] | None:
+        return getattr(self._body, "close", None)
 
     def _confirm(self) -> None:
         self._size += self._latest
@@ -186,24 +197,14 @@ class WatchedFile(Watch):
         self._sent.size = self._whole()
         self._finish()
 
-    def _close(self, failure: BaseException | None) -> None:
-        outer = current.get()
-        current.set(self._context)
-        try:
-            if self._end is not None:
-                cut_off = uwsgi_client_gone()
-                size, whole = self._moved(failed=cut_off or not _ordinary(failure)), self._whole()
-                self._sent.size = size if size or not cut_off else None  # it does not move the file
-                self._settle(failure, complete=not cut_off and (size is None or whole is None or size >= whole))
-            if self._close_body is not None:
-                self._close_body()
-        except BaseException as error:
-            if self._end is not None:
-                self._sent.error = error
-            raise
-        finally:
-            self._finish()
-            current.set(outer)
+    def _judge(self, failure: BaseException | None) -> None:
+        cut_off = uwsgi_client_gone()
+        size, whole = self._moved(failed=cut_off or not _ordinary(failure)), self._whole()
+        self._sent.size = size if size or not cut_off else None  # it does not move the file
+        self._settle(failure, complete=not cut_off and (size is None or whole is None or size >= whole))
+
+    def _closing(self) -> Callable[[], object] | None:
+        return self._close_body
 
     def _moved(self, *, failed: bool) -> int | None:
         position = _position(self._body)
