@@ -39,8 +39,18 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-#: Of our own: an app may seed that of the module in each request.
-random = Random().random
+
+class _Dice(Random):
+    """Of our own: an app may seed that of the module in each request. Forked workers do not throw alike."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew."""
+        self.seed()
+
+
+_dice = _Dice()
+lifecycle.register(_dice)
+random = _dice.random
 
 
 def _is_whole(response: Response) -> bool:

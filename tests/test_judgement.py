@@ -19,7 +19,7 @@ from flask import Flask, Response, abort
 from flask_asynclog import AsyncLog, hooks
 from flask_asynclog.held import HeldRecords
 from flask_asynclog.records import Entry
-from support import HANG, assert_conserved, log_lines, run_threads
+from support import HANG, assert_conserved, log_lines, run_python, run_threads
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -241,6 +241,24 @@ def test_a_sample_in_an_app_that_seeds(make: MakeApp) -> None:
     random.setstate(state)
     assert asynclog.flush(HANG)
     assert 50 < len(log_lines(Path("app.log"))) < 150
+
+
+def test_forked_workers_throw_dice_of_their_own(tmp_path: Path) -> None:
+    """What one of them leaves out, another may log."""
+    code = """
+import os
+from flask_asynclog import hooks
+seen = []
+for _ in range(3):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, repr([hooks.random() for _ in range(4)]).encode())
+        os._exit(0)
+    os.wait()
+    seen.append(os.read(reading, 1000))
+assert len(set(seen)) == 3, seen
+"""
+    run_python(code, cwd=tmp_path)
 
 
 def test_without_a_sample_no_rate_is_recorded(make: MakeApp) -> None:
