@@ -187,7 +187,8 @@ def line_format(value: object) -> str | logging.Formatter:
         if "%" in FIELD.sub("", value):
             raise ValueError("a % that is no %(name)s field; write %% for the character")
         try:
-            _ = value % _Sample(vars(logging.makeLogRecord({})), message="", asctime="")
+            sample = logging.LogRecord("", logging.INFO, "", 0, "", None, None)
+            _ = value % _Sample(vars(sample), message="", asctime="")
         except (TypeError, ValueError) as error:
             raise ValueError(f"it fits no record: {error}") from error
         return value
