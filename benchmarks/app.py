@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -46,14 +46,16 @@ def make(contender: Contender, directory: Path, **options: Any) -> tuple[Flask, 
     return app, its
 
 
-def environs(tag: str, count: int, view: str = "item") -> list[Environ]:
-    """The environments of ``count`` requests, each with a mark of its own."""
+def environs(tag: str, count: int, view: str = "item") -> Iterator[Environ]:
+    """The environments of ``count`` requests, each with a mark of its own.
+
+    Made when they are asked for, as a server does: what has lain around for long is cold, and Werkzeug keeps the whole
+    request in it.
+    """
     base = EnvironBuilder(path="/", headers=[("User-Agent", "bench"), ("Accept", "*/*")]).get_environ()
-    made: list[Environ] = []
     for number in range(count):
         path = f"/{view}/{mark(tag, number)}"
-        made.append({**base, "PATH_INFO": path, "REQUEST_URI": path, "RAW_URI": path})
-    return made
+        yield {**base, "PATH_INFO": path, "REQUEST_URI": path, "RAW_URI": path}
 
 
 def answer(app: Flask, environ: Environ) -> None:

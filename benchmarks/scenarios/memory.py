@@ -42,7 +42,7 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
     if contender.name == "ours":
         options = {"queue_size": int(count / SHARE) + 1, "lock_timeout": 600, "shutdown_timeout": 60}
     made, its = app.make(contender, directory, **options)
-    environs = iter(app.environs("r", count // 2))
+    environs = app.environs("r", count // 2)
     for environ in app.environs("warm", 500):
         app.answer(made, environ)
     time.sleep(1.0)  # longer than any listener gathers
