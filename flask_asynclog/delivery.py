@@ -37,7 +37,7 @@ _last_resort = TextFormatter()
 class _Slice:
     """Some entries of a batch, from number ``first`` on; their records, when somebody needs them."""
 
-    def __init__(self, entries: Sequence[Entry], first: int) -> None:
+    def __init__(self, entries: list[Entry], first: int) -> None:
         self.entries = entries
         self.first = first
         self._completed: dict[int, logging.LogRecord] = {}
@@ -165,12 +165,12 @@ class Delivery:
         for first in range(0, len(batch), SLICE_RECORDS):
             if first:
                 self._pause()
-            part = _Slice(batch[first : first + SLICE_RECORDS], first)
+            part = _Slice([*batch[first : first + SLICE_RECORDS]], first)
             if self.redactor is not None:
                 redact(part.entries, self.redactor)
             for handler, takes_lines in self._handlers:
                 if takes_lines:
-                    lines = staged.setdefault(cast(Any, handler), _Lines())
+                    lines = staged.get(cast(Any, handler)) or staged.setdefault(cast(Any, handler), _Lines())
                     before = len(lines.texts)
                     self._add_lines(handler, part, lines, failed)
                     size += sum(map(len, lines.texts[before:]))

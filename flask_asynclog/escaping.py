@@ -11,6 +11,8 @@ import re
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_BUT_TAB = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: All of them but LF.
+_ASCII_CONTROLS = bytes({*range(0x20), 0x7F} - {0x0A})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -32,6 +34,17 @@ def escape(text: str, *, keep_tabs: bool = False) -> str:
     if text.isprintable():  # one pass in C over what nearly every record is
         return text
     return (_UNSAFE_BUT_TAB if keep_tabs else _UNSAFE).sub(_visible, text)
+
+
+def escape_all(texts: list[str]) -> list[str]:
+    """`escape` of each of many; where none needs it, with a third of the work per character."""
+    text = "\n".join(texts)
+    # All in C, and without a look into a table of Unicode, which `isprintable` has for each character.
+    if text.isascii() and text.count("\n") == len(texts) - 1:
+        sent = text.encode()
+        if len(sent.translate(None, _ASCII_CONTROLS)) == len(sent):
+            return texts
+    return [escape(text) for text in texts]
 
 
 def escape_json(document: str) -> str:

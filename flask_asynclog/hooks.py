@@ -100,6 +100,8 @@ class RequestHooks:
         self._held = settings.buffer_size if settings.buffer_level is not None else 0
         #: Whether Flask-Login is there; `None`: not known before the first request.
         self._login: bool | None = None
+        #: Whether there is nothing to decide about a request; not known before the first one either.
+        self._simple = False
         self._responses = responses = ResponseLog(settings, pipeline, self._events, requests=self._log_requests)
         self._logs_all, self._outcome = responses.logs_all, responses.outcome
         self._header = settings.request_id_header or ""
@@ -134,7 +136,8 @@ class RequestHooks:
             if not exchange.responded and "HTTP_UPGRADE" in environ:
                 self._responses.upgraded(exchange, environ)
             if exchange.responded and exchange.to_come is None:
-                exchange.variables = None
+                if not exchange.alone:
+                    exchange.variables = None
                 return body
             return self._responses.follow(exchange, environ, body)
         except BaseException as error:
@@ -190,13 +193,16 @@ class RequestHooks:
         try:
             if type(headers) is not list:
                 headers = list(headers)
-            request_id, id_header = exchange.request_id, self._lower_header
-            length = len(id_header)
+            request_id = exchange.request_id
             for name, value in headers:
-                if len(name) == 14 and name.lower() == "content-length":
+                if name == "Content-Length":
                     size = value
-                elif len(name) == length and name.lower() == id_header:
-                    request_id = None
+                elif name != "Content-Type":  # what Werkzeug's have, as it spells them; others are looked at again
+                    lower = name.lower()
+                    if lower == "content-length":
+                        size = value
+                    elif lower == self._lower_header:
+                        request_id = None
             if request_id is not None:
                 headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
             if not exchange.begun:  # Flask had not come so far
@@ -233,13 +239,22 @@ class RequestHooks:
     def _begin(self, exchange: Exchange, request: Request) -> None:
         pipeline = self._pipeline
         exchange.alone = alone = self._events.alone(self._lowest)
-        exchange.begin(request, fields=pipeline.shows_fields or not alone, thread=pipeline.shows_threads)
+        exchange.begin(request, pipeline.shows_fields or not alone, pipeline.shows_threads)
+        if self._simple and alone and not pipeline.reconfigured and not pipeline.queue.careful:
+            self._accept(exchange, logging.INFO)
+        else:
+            self._decide(exchange)
+
+    def _decide(self, exchange: Exchange) -> None:
+        """What there may be to do before a request is logged, and whether it is."""
+        pipeline, alone = self._pipeline, exchange.alone
         if not alone:
             exchange.variables = copy_context()
         if pipeline.reconfigured:
             pipeline.repair()
         if self._login is None:
             self._login = "flask_login" in modules
+            self._simple = self._log_requests and self._rate >= 1 and not self._held and self._excludes is None
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):

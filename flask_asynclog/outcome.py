@@ -145,28 +145,43 @@ class Outcome:
         return None if rate >= 1 else 1.0 if self.notable else rate
 
     def __str__(self) -> str:
-        exchange, status = self.exchange, self.status
+        return self.text()
+
+    def text(self) -> str:
+        """What the message says of it."""
+        exchange, status, size = self.exchange, self.status, self.size
+        milliseconds = f"{self.seconds * 1000:.2f}ms"
+        identity = f" id={exchange.request_id}" if exchange.request_id else ""
         # What most are, in two thirds of the time: the number of the header, as it stands there.
-        size: str | int | None = self.size
-        if type(self) is not Outcome or type(size) is not str or status[:3] != "200" or exchange.method == "HEAD":
-            size = self.body_size
-        elif not (size.isdecimal() and size.isascii() and len(size) < 19):
-            size = None
-        shown_size = "" if size is None else f" {size}B"
+        if (
+            type(self) is Outcome
+            and exchange.has_plain_path
+            and status.startswith("200")
+            and type(size) is str
+            and size.isdecimal()
+            and size.isascii()
+            and len(size) < 19
+            and exchange.method != "HEAD"
+            and exchange.error is None
+        ):
+            return f"{status} {exchange.method} {exchange.path} {milliseconds} {size}B{identity}"
+        known = self.body_size
+        shown_size = "" if known is None else f" {known}B"
         aborted = " aborted" if self.aborted else ""
         error = "" if exchange.error is None else f" {exchange.error}"
         path = exchange.shown_path
         if " " in path or not path.isascii():
             path = _BLANK.sub(_quoted, path)
-        text = (
-            f"{status} {exchange.method} {path} {self.seconds * 1000:.2f}ms"
-            f"{shown_size}{aborted}{exchange.suffix}{error}"
-        )
-        patterns = exchange.source.redactor.patterns
-        return exchange.source.redactor.text(text) if patterns else text
+        text = f"{status} {exchange.method} {path} {milliseconds}{shown_size}{aborted}{identity}{error}"
+        return exchange.source.redactor.text(text)
 
     def __repr__(self) -> str:  # what others show of a record's arguments, Sentry for one
         return str(self)
+
+    def summary(self) -> tuple[float, str, int, str]:
+        """See `Event`."""
+        exchange = self.exchange
+        return exchange.created + self.seconds, exchange.source.logger, self.levelno, f"Response {self.text()}"
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names; the duration in seconds."""

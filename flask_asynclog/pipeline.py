@@ -95,6 +95,13 @@ class Pipeline:
         if self._console is None and (console if settings.console is None else settings.console):
             self._console = ConsoleHandler()
             self.listener.add_handler(self._console)
+        formatter = self.sink.formatter
+        self.handler.brief = (
+            isinstance(formatter, EntryFormatter)
+            and formatter.is_brief
+            and self._console is None
+            and not self.settings.redact_patterns
+        )
         self.users += 1
 
     def undecide(self, decided: Collection[str]) -> None:

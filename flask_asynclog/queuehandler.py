@@ -13,7 +13,7 @@ from flask import has_request_context
 
 from flask_asynclog.context import Context, current, here
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import CONTEXT, LAST, PLAIN, capture, format_by, snapshot
+from flask_asynclog.records import CONTEXT, LAST, PLAIN, Entry, capture, format_by, snapshot
 from flask_asynclog.report import Once
 from flask_asynclog.tracing import in_current_span, tracing
 from flask_asynclog.values import IMMUTABLE, show_error
@@ -74,6 +74,8 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         #: Records below this level are held for the request that runs, see `HeldRecords`, or forgotten. The queue has
         #: to be a `careful` one then.
         self.hold_below = logging.NOTSET
+        #: Whether nobody will want to know more of a plain record than a `records.Brief` has.
+        self.brief = False
         self._by_steps = self._has_own("emit", "prepare", "enqueue")
         #: Class of the records that may go the short way; ``None``: a subclass has something to do with all of them.
         self._short: type[LogRecord] | None = None if self._by_steps or self._has_own("filter") else LogRecord
@@ -89,39 +91,45 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
         # calls it takes half as long again.
         queue, context = self.queue, current.get()
+        waiting = len(queue.waiting)
         try:
-            args = record.args
-            usual = (
-                record.exc_info is None
-                and type(record.msg) is str
-                and type(record) is self._short
-                and type(record.levelno) is int
-                and record.levelno < queue.flush_level
-                and not self.filters
-                and (context.drains is not queue if context is not None else not has_request_context())
-            )
-        except AttributeError:  # a filter took it away
-            usual, args = False, None
-        if usual:
+            message, args, levelno = record.msg, record.args, record.levelno
+            if (
+                record.exc_info is not None
+                or type(message) is not str
+                or type(record) is not self._short
+                or levelno >= queue.flush_level
+                or self.filters
+                or waiting >= queue.easy
+                or (context is not None and context.drains is queue)
+            ):
+                return self._handle_with_care(record)
             if args:
                 if type(args) is not tuple:
                     return self._handle_with_care(record)
                 for value in args:
-                    if type(value) not in IMMUTABLE:
+                    if type(value) is not str and type(value) not in IMMUTABLE:
                         return self._handle_with_care(record)
-            fields, waiting = record.__dict__.copy(), len(queue.waiting)
-            if len(fields) == PLAIN and LAST in fields and waiting < queue.easy:
+            if self.brief and record.exc_text is None and record.stack_info is None:
+                entry: Entry = (
+                    levelno, record.process, record.created, record.msecs, record.name, record.levelname, message, args,
+                )  # fmt: skip
+            else:
+                entry = record.__dict__.copy()
+                if len(entry) != PLAIN or LAST not in entry or (context is None and has_request_context()):
+                    return self._handle_with_care(record)
                 if context is not None:
-                    fields[CONTEXT] = context
-                try:
-                    queue.append(fields)
-                    if waiting >= queue.wake_at:
-                        queue.call(False)
-                except BaseException:  # a signal handler's
-                    queue.call_after_interruption(False)
-                    raise
-                return record
-        return self._handle_with_care(record)
+                    entry[CONTEXT] = context
+        except (AttributeError, TypeError):  # a filter took something away; a level is no number
+            return self._handle_with_care(record)
+        try:
+            queue.append(entry)
+            if waiting >= queue.wake_at:
+                queue.call(False)
+        except BaseException:  # a signal handler's
+            queue.call_after_interruption(False)
+            raise
+        return record
 
     def _handle_with_care(self, record: logging.LogRecord) -> Any:
         passed = filtered(self, record)

@@ -6,7 +6,7 @@ Runs where records are written, on copies. Pure functions otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, MutableSequence
 from typing import Any, cast
 
 from flask_asynclog.context import Context
@@ -70,14 +70,18 @@ def context_fields(context: Context | None) -> dict[str, object]:
     return {} if context is None else read_all(CONTEXT_FIELDS, context)
 
 
-def redact(entries: Iterable[Entry], redactor: Redactor) -> None:
+def redact(entries: MutableSequence[Entry], redactor: Redactor) -> None:
     """Take the secrets out of what was added to records, by name, and out of all texts, by pattern.
 
     The entries are changed: no other handler sees them. Events take them out themselves.
     """
     by_pattern = bool(redactor.patterns)
+    if by_pattern:  # which was not so when these were logged
+        entries[:] = [restore(entry) if type(entry) is tuple else entry for entry in entries]
     for entry in entries:
-        if type(entry) is dict:  # as `capture` makes them: nothing was added to the record
+        if type(entry) is tuple:
+            continue
+        if isinstance(entry, dict):  # as `capture` makes them: nothing was added to the record
             context = entry.get(CONTEXT)
             if by_pattern or (context is not None and context.bound):
                 _redact(entry, entry, redactor)

@@ -40,6 +40,8 @@ PLAIN = len(_plain)
 #: The last of them: where it is gone (``taskName`` makes some people's JSON untidy), as many may be others.
 LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
+#: The attributes that a `Brief` has, in its order.
+_BRIEF = ("levelno", "process", "created", "msecs", "name", "levelname", "msg", "args")
 
 
 class ExceptionSummary(NamedTuple):
@@ -98,6 +100,10 @@ class Event(Protocol):
         """What the message says of it."""
         ...
 
+    def summary(self) -> tuple[float, str, int, str]:
+        """When it happened, in seconds since the epoch, name of the logger, level and message."""
+        ...
+
     def fields(self) -> dict[str, object]:
         """The parts of it, by the names that structured formats use."""
         ...
@@ -107,9 +113,13 @@ class Event(Protocol):
         ...
 
 
-#: What waits in a queue for one record: all its attributes, which is what can be copied fastest; a record; or the
-#: event that it will be of.
-Entry: TypeAlias = "dict[str, Any] | logging.LogRecord | Event"
+#: What a plain line of text tells of a record: level, process, creation in seconds and its milliseconds, names of
+#: logger and level, message and arguments. A third of the memory of all attributes, which counts: what waits pushes
+#: other things out of the processor's cache.
+Brief: TypeAlias = "tuple[int, int | None, float, float, str, str, str, Any]"
+#: What waits in a queue for one record: all its attributes, which is what can be copied fastest; what a line of text
+#: tells of it, where nobody wants to know more; a record; or the event that it will be of.
+Entry: TypeAlias = "dict[str, Any] | Brief | logging.LogRecord | Event"
 
 
 def capture(record: logging.LogRecord, context: Context | None, formatter: logging.Formatter | None = None) -> Entry:
@@ -132,17 +142,28 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
 
 def format_by(entry: Entry, formatter: logging.Formatter) -> None:
     """Have a record that was captured become a line by ``formatter``, whatever the file's is."""
-    fields = entry if type(entry) is dict else vars(entry)
+    fields = entry if isinstance(entry, dict) else vars(entry)
     fields[FORMATTER] = formatter
+
+
+def has_formatter(entry: Entry) -> bool:
+    """Whether `format_by` was called for it."""
+    if isinstance(entry, dict):
+        return FORMATTER in entry
+    return isinstance(entry, logging.LogRecord) and FORMATTER in vars(entry)
 
 
 def level_of(entry: Entry) -> int:
     """The record's level."""
+    if isinstance(entry, tuple):
+        return entry[0]
     return entry["levelno"] if isinstance(entry, dict) else entry.levelno
 
 
 def process_of(entry: Entry) -> object:
     """Id of the process that logged it; ``None`` if that is not known."""
+    if isinstance(entry, tuple):
+        return entry[1]
     return entry.get("process") if isinstance(entry, dict) else getattr(entry, "process", None)
 
 
@@ -152,6 +173,9 @@ def restore(entry: Entry) -> logging.LogRecord:
         record: logging.LogRecord = _new(logging.LogRecord)
         record.__dict__ = entry
         return record
+    if isinstance(entry, tuple):
+        # Nobody asked for the rest when it was logged; of the thread that asks now it must not tell.
+        return logging.makeLogRecord({"thread": None, "threadName": None, **dict(zip(_BRIEF, entry, strict=True))})
     return entry if isinstance(entry, logging.LogRecord) else entry.record()
 
 

@@ -21,7 +21,7 @@ from flask_asynclog import lifecycle
 from flask_asynclog.files import AppendStream, LockedFile, open_file
 from flask_asynclog.native import allocate_rlock, sleep
 from flask_asynclog.recordfields import complete
-from flask_asynclog.records import FORMATTER, Entry, restore
+from flask_asynclog.records import FORMATTER, Entry, has_formatter, restore
 from flask_asynclog.report import Once, say
 from flask_asynclog.textformat import EntryFormatter, TextFormatter
 from flask_asynclog.values import show_error
@@ -117,12 +117,15 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         formatter = self.formatter
         if not isinstance(formatter, EntryFormatter):
             return self.format_batch([restore(entry) for entry in entries])
-        lines: list[str] = []
-        for entry in entries:
-            # Some came by a handler with a formatter of its own.
-            fields = entry if type(entry) is dict else vars(entry) if isinstance(entry, logging.LogRecord) else ()
-            lines.append(formatter.format_entry(entry) if FORMATTER not in fields else self.format(restore(entry)))
-        return lines
+        kinds = {*map(type, entries)}
+        if dict in kinds or any(issubclass(kind, logging.LogRecord) for kind in kinds):
+            own = [has_formatter(entry) for entry in entries]
+            if any(own):
+                return [
+                    self.format(restore(entry)) if has_own else formatter.format_entry(entry)
+                    for entry, has_own in zip(entries, own, strict=True)
+                ]
+        return formatter.format_entries(entries)
 
     def write_batch(self, lines: Sequence[str]) -> int:
         """Write as many of ``lines`` as go into one write, at least one; returns how many. Raises as `emit_batch`."""

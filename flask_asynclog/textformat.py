@@ -9,13 +9,13 @@ import logging
 import operator
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-from flask_asynclog.escaping import escape
+from flask_asynclog.escaping import escape, escape_all
 from flask_asynclog.fields import find
 from flask_asynclog.recordfields import context_of
-from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Entry, Event, restore
+from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Brief, Entry, Event, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -25,6 +25,8 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
 #: Fields of a format that an event has without a record of it.
 _EVENT_FIELDS = frozenset({"asctime", "levelname", "message", "name"})
+#: The same for a `records.Brief`.
+_BRIEF_FIELDS = _EVENT_FIELDS | {"created", "levelno", "msecs", "process"}
 
 
 class _Nothing(int):
@@ -44,10 +46,16 @@ class EntryFormatter(logging.Formatter):
     shows_threads = True
     #: Whether they tell more of a request than its text does.
     shows_fields = True
+    #: Whether they tell no more of a record without a traceback than a `records.Brief` has.
+    is_brief = False
 
     def format_entry(self, entry: Entry) -> str:
         """The line of the record that `records.restore` makes of ``entry``."""
         return self.format(restore(entry))
+
+    def format_entries(self, entries: Sequence[Entry]) -> list[str]:
+        """The line of each."""
+        return [self.format_entry(entry) for entry in entries]
 
 
 class TextFormatter(EntryFormatter):
@@ -96,6 +104,7 @@ class TextFormatter(EntryFormatter):
         # A string put together by name takes two thirds of the time of one by %.
         self._is_default = self._values is not None and fmt == TEXT_FORMAT
         self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
+        self.is_brief = self._values is not None and _BRIEF_FIELDS.issuperset(names)
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line; a traceback follows the message after an escaped line end."""
@@ -135,6 +144,8 @@ class TextFormatter(EntryFormatter):
 
     def format_entry(self, entry: Entry) -> str:
         """See `EntryFormatter`."""
+        if isinstance(entry, tuple):
+            return self._brief_line(entry) if self.is_brief else self.format(restore(entry))
         if isinstance(entry, dict):  # as `records.capture` makes them: without exceptions
             if self._values is not None and not entry["stack_info"] and not entry["exc_text"]:
                 return self._simple_line(entry)
@@ -142,6 +153,27 @@ class TextFormatter(EntryFormatter):
         if isinstance(entry, logging.LogRecord):
             return self.format(entry)
         return self._event_line(entry) if self._knows_events else self.format(restore(entry))
+
+    def format_entries(self, entries: Sequence[Entry]) -> list[str]:
+        """See `EntryFormatter`."""
+        if not self._is_default:
+            return super().format_entries(entries)
+        # `_brief_line` and `_event_line`, spelled out; and one look at all lines for what is to be escaped.
+        lines: list[str] = []
+        for entry in entries:
+            kind: type = type(entry)
+            if kind is tuple:
+                _, _, created, milliseconds, name, level, message, args = cast("Brief", entry)
+                if args:
+                    message = message % args
+            elif kind is dict or issubclass(kind, logging.LogRecord):
+                lines.append(self.format_entry(entry))
+                continue
+            else:
+                created, name, levelno, message = cast("Event", entry).summary()
+                level, milliseconds = logging.getLevelName(levelno), int((created - int(created)) * 1000)
+            lines.append(f"{self._time(created, milliseconds)} - {name} - {level} - {message}")
+        return escape_all(lines)
 
     # In a third of the time, for what most records are.
 
@@ -158,12 +190,22 @@ class TextFormatter(EntryFormatter):
         line = f"{time_text} - {fields['name']} - {fields['levelname']} - {message}"
         return line if line.isprintable() else escape(line)
 
-    def _event_line(self, event: Event) -> str:
-        created, level, message = event.created, logging.getLevelName(event.levelno), event.message % event
-        milliseconds = int((created - int(created)) * 1000)
+    def _brief_line(self, brief: Brief) -> str:
+        levelno, process, created, milliseconds, name, level, message, args = brief
+        if args:
+            message = message % args
         if not self._is_default:
-            return self._finish({"name": event.name, "levelname": level}, message, created, milliseconds)
-        line = f"{self._time(created, milliseconds)} - {event.name} - {level} - {message}"
+            fields = {"levelno": levelno, "process": process, "created": created, "msecs": milliseconds}
+            return self._finish({**fields, "name": name, "levelname": level}, message, created, milliseconds)
+        line = f"{self._time(created, milliseconds)} - {name} - {level} - {message}"
+        return line if line.isprintable() else escape(line)
+
+    def _event_line(self, event: Event) -> str:
+        created, name, levelno, message = event.summary()
+        level, milliseconds = logging.getLevelName(levelno), int((created - int(created)) * 1000)
+        if not self._is_default:
+            return self._finish({"name": name, "levelname": level}, message, created, milliseconds)
+        line = f"{self._time(created, milliseconds)} - {name} - {level} - {message}"
         return line if line.isprintable() else escape(line)
 
     def _finish(self, fields: dict[str, Any], message: str, created: float, milliseconds: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flask_asynclog.escaping import escape, escape_json
+from flask_asynclog.escaping import escape, escape_all, escape_json
 
 #: Every character that ends a line for somebody, moves a cursor or cannot be encoded.
 UNSAFE = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"}]
@@ -77,6 +77,16 @@ def test_any_text_becomes_one_line(text: str, keep_tabs: bool) -> None:
     assert not [c for c in escaped if c in set(UNSAFE) and not (keep_tabs and c == "\t")]
     escaped.encode("utf-8")
     assert escape(escaped, keep_tabs=keep_tabs) == escaped
+
+
+@given(st.lists(ANY_TEXT, max_size=4))
+@example(["a", "b c", "d"])
+@example(["a\nb", "c"])
+@example(["a\x7f", "b"])
+@settings(deadline=None, database=None, max_examples=300)
+def test_many_texts_at_once(texts: list[str]) -> None:
+    """As one by one."""
+    assert escape_all([*texts]) == [escape(text) for text in texts]
 
 
 @given(ANY_TEXT.map(lambda text: text.replace("\\", "/")))

@@ -1,0 +1,188 @@
+"""What waits of a record where the file's lines are plain text: what those show, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_asynclog import AsyncLog
+from flask_asynclog.pipeline import Pipeline
+from flask_asynclog.records import level_of, process_of, restore
+from flask_asynclog.redaction import Redactor
+from support import HANG, log_lines
+
+MakeApp = Callable[..., tuple[Flask, AsyncLog]]
+
+#: The longest flush interval there is: what is logged waits.
+NEVER = 60.0
+
+BRIEF = (
+    "%(asctime)s - %(name)s - %(levelname)s - %(message)s",
+    "%(levelno)d\t%(process)d\t%(created)f\t%(msecs)03d\t%(message)-20s|%(name)s",
+)
+WHOLE = ("%(asctime)s %(threadName)s %(message)s", "%(message)s %(pathname)s:%(lineno)d", "%(request_id)s %(message)s")
+
+
+def waiting(make_alone: MakeApp, **options: Any) -> tuple[Flask, AsyncLog, Pipeline]:
+    """An app whose records wait, and its pipeline."""
+    app, asynclog = make_alone(flush_interval=NEVER, **options)
+    app.logger.info("first")
+    assert asynclog.flush(HANG)
+    return app, asynclog, app.extensions["asynclog"].pipeline
+
+
+def log_all(logger: logging.Logger) -> None:
+    """Records of many kinds."""
+    logger.info("plain")
+    logger.info("%s and %d", "text", 7)
+    logger.warning("%(a)s", {"a": 1})
+    logger.info("%s", ["a", "list"])
+    logger.info("control \x1b[31m and %s", "line\nend\ttab")
+    logger.info("späť \u2028 %s", "\x85")
+    logger.info("extra", extra={"more": 1})
+    logger.info("a stack", stack_info=True)
+    logger.info(["not", "text"])
+    logger.info("does not fit %d", "text")
+    try:
+        raise ValueError("told\nin two lines")
+    except ValueError:
+        logger.info("failed", exc_info=True)
+    logger.error("over")
+
+
+def without_times(lines: list[str]) -> list[str]:
+    """Lines that differ in nothing that the clock tells."""
+    return [re.sub(r"\d+-\d+-\d+ \d+:\d+:\d+,\d+|\d{10}\.\d+\t\d+", "TIME", line) for line in lines]
+
+
+@pytest.mark.parametrize("fmt", BRIEF)
+def test_lines_are_the_same(make_alone: MakeApp, fmt: str) -> None:
+    """As those of records that wait with all their attributes."""
+    app, asynclog, pipeline = waiting(make_alone, format=fmt)
+    assert pipeline.handler.brief
+    briefs: list[int] = []
+    for brief in (True, False):  # from one place, for the stack
+        pipeline.handler.brief = brief
+        log_all(app.logger)
+        briefs.append([type(entry) for entry in pipeline.queue.waiting].count(tuple))
+        assert asynclog.flush(HANG)
+    assert briefs == [6, 0]
+    _, *lines = without_times(log_lines(Path("app.log")))
+    assert lines[:12] == lines[12:]
+    assert len(lines) == 24
+
+
+@pytest.mark.parametrize("fmt", [*WHOLE, "json", "logfmt"])
+def test_formats_that_show_more(make_alone: MakeApp, fmt: str) -> None:
+    """All attributes wait, and arrive."""
+    app, _, pipeline = waiting(make_alone, format=fmt)
+    assert not pipeline.handler.brief
+    app.logger.info("%s", "text")
+    assert [type(entry) for entry in pipeline.queue.waiting] == [dict]
+
+
+def test_others_that_want_more(make_alone: MakeApp) -> None:
+    """The console, a handler beside the file, shows more; patterns look at the whole record."""
+    _, _, pipeline = waiting(make_alone, filename="console.log", console=True)
+    assert not pipeline.handler.brief
+    _, _, pipeline = waiting(make_alone, filename="patterns.log", redact_patterns=["x"])
+    assert not pipeline.handler.brief
+
+
+def test_what_is_done_to_the_record_later_does_not_show(make_alone: MakeApp) -> None:
+    """By a handler behind ours, or by whoever kept the record."""
+    app, asynclog, pipeline = waiting(make_alone)
+
+    class Changing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            record.msg, record.args, record.levelname, record.name = "changed", None, "CHANGED", "changed"
+
+    changing = Changing()
+    logging.getLogger().addHandler(changing)
+    try:
+        app.logger.info("as %s", "logged")
+    finally:
+        logging.getLogger().removeHandler(changing)
+    assert [type(entry) for entry in pipeline.queue.waiting] == [tuple]
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log"))[-1].endswith(f" - {app.name} - INFO - as logged")
+
+
+def test_patterns_that_come_while_records_wait(make_alone: MakeApp) -> None:
+    """What waits is written without what they match."""
+    app, asynclog, pipeline = waiting(make_alone)
+    app.logger.info("code %s", "s3cret")
+    assert [type(entry) for entry in pipeline.queue.waiting] == [tuple]
+    pipeline.listener.redactor = Redactor(patterns=[re.compile("s3cret")])
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log"))[-1].endswith(" - code [REDACTED]")
+
+
+def test_a_handler_that_comes_while_records_wait(make_alone: MakeApp) -> None:
+    """Gets what was kept of the record, and nothing of the thread that writes."""
+    app, asynclog, pipeline = waiting(make_alone)
+    seen: list[logging.LogRecord] = []
+
+    class Seeing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    app.logger.info("as %s", "logged")
+    pipeline.listener.add_handler(Seeing())
+    assert asynclog.flush(HANG)
+    assert [record.getMessage() for record in seen] == ["as logged"]
+    assert (seen[0].name, seen[0].levelname, seen[0].process) == (app.name, "INFO", os.getpid())
+    assert seen[0].thread is None
+    assert seen[0].threadName is None
+
+
+def test_what_it_has_can_be_had_again(make_alone: MakeApp) -> None:
+    """Level and process, for the queue; and a record of it."""
+    app, _, pipeline = waiting(make_alone)
+    records: list[logging.LogRecord] = []
+    app.logger.addFilter(lambda record: records.append(record) or True)  # type: ignore[func-returns-value]
+    app.logger.info("%s", "text")
+    (entry,) = pipeline.queue.waiting
+    assert type(entry) is tuple
+    assert level_of(entry) == logging.INFO
+    assert process_of(entry) == os.getpid()
+    again = restore(entry)
+    for name in ("name", "levelno", "levelname", "msg", "args", "created", "msecs", "process"):
+        assert getattr(again, name) == getattr(records[0], name), name
+
+
+def test_a_child_keeps_its_own(make_alone: MakeApp) -> None:
+    """Where Python is told of no fork: what the child has logged until that is noticed."""
+    app, _, pipeline = waiting(make_alone)
+    app.logger.info("of this process")
+    (entry,) = pipeline.queue.waiting
+    assert type(entry) is tuple
+    pipeline.queue.append((entry[0], os.getpid() + 1, *entry[2:]))
+    pipeline.queue.reset()
+    assert [process_of(each) for each in pipeline.queue.waiting] == [os.getpid()]
+
+
+def test_many_threads(make_alone: MakeApp, switching: None) -> None:
+    """None is lost, none is doubled."""
+    app, asynclog = make_alone()
+
+    def log(number: int) -> None:
+        for each in range(500):
+            app.logger.info("%d.%d", number, each)
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG)
+    assert asynclog.flush(HANG)
+    messages = [line.rpartition(" - ")[2] for line in log_lines(Path("app.log"))]
+    assert sorted(messages) == sorted(f"{number}.{each}" for number in range(4) for each in range(500))
