@@ -29,9 +29,9 @@ SLICE_PAUSE = 0.0002
 #: A pause so much longer, in seconds, tells of a thread that computes: Python lets it, for the switch interval of 5 ms.
 LATE = 0.001
 #: Beside such a thread every interruption costs it some 0.1 ms, however short, and us 5 ms. So they are few: so many
-#: slices in one go, and so many seconds between, fewer as the queue fills. Where that thread serves requests one after
+#: records in one go, and so many seconds between, fewer as the queue fills. Where that thread serves requests one after
 #: the other, one in some hundred is held up.
-SLICES_IN_ONE_GO = 16
+RECORDS_IN_ONE_GO = 256
 LATE_PAUSE = 0.04
 
 
@@ -64,7 +64,7 @@ class Drain:
         self._gather_until = 0.0
         #: Behind what has waited long enough: it is taken before anything is gathered again.
         self._due = queue.mark()
-        self._slices_to_go = 0
+        self._records_to_go = 0
         self._pause_seconds = SLICE_PAUSE
         self._context = Context(drains=queue)
         self._outer_context: Context | None = None
@@ -222,17 +222,18 @@ class Drain:
             self._stop_mark = self._queue.mark()
         return self._queue.passed(self._stop_mark)
 
-    def _pause(self) -> None:
-        """Let the other threads run, those that come back from I/O first of all."""
+    def _pause(self, count: int) -> None:
+        """Let the other threads run, those that come back from I/O first of all, after a slice of ``count`` records."""
         if self._wanted():
             return
-        if self._slices_to_go:
-            self._slices_to_go -= 1
+        self._records_to_go -= count
+        if self._records_to_go > 0:
             return
+        self._records_to_go = 0
         began = time.monotonic()
         sleep(self._pause_seconds)
         if time.monotonic() - began > self._pause_seconds + LATE:
-            self._slices_to_go = SLICES_IN_ONE_GO - 1
+            self._records_to_go = RECORDS_IN_ONE_GO
             self._pause_seconds = max(SLICE_PAUSE, LATE_PAUSE * (1 - self._queue.half_filled))
         else:
             self._pause_seconds = SLICE_PAUSE

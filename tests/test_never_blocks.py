@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flask_asynclog import drain, queuehandler
-from flask_asynclog.delivery import Delivery
-from flask_asynclog.drain import LATE_PAUSE, SLICE_PAUSE, SLICES_IN_ONE_GO
+from flask_asynclog.delivery import SLICE_FIRST, SLICE_LEAST, SLICE_MOST, Delivery
+from flask_asynclog.drain import LATE_PAUSE, RECORDS_IN_ONE_GO, SLICE_PAUSE
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.report import Once
 from flask_asynclog.stats import Tally
@@ -189,7 +189,7 @@ def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         pauses.clear()
         late[0] = is_late
         for _ in range(slices):
-            draining._pause()
+            draining._pause(16)
         return pauses[:]
 
     assert pauses_in(100, is_late=False) == [SLICE_PAUSE] * 100
@@ -202,10 +202,38 @@ def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(40):
         queue.put(logging.makeLogRecord({"levelno": logging.INFO}))
     assert pauses_in(16 * 10, is_late=True)[1:] == [SLICE_PAUSE] * 9, "more than half full"
-    pauses_in(SLICES_IN_ONE_GO, is_late=False)
+    pauses_in(RECORDS_IN_ONE_GO // 16, is_late=False)
     assert pauses_in(100, is_late=False) == [SLICE_PAUSE] * 100, "whoever computed has ended"
     draining.flushes.add()
     assert pauses_in(100, is_late=False) == [], "somebody waits"
+
+
+@pytest.mark.parametrize(
+    ("each", "settled"),
+    [(0.5e-6, SLICE_MOST), (1e-6, 64), (2e-6, 32), (10e-6, 8), (1e-3, SLICE_LEAST)],
+    ids="{} s".format,
+)
+def test_slices_take_as_long_as_they_may(monkeypatch: pytest.MonkeyPatch, each: float, settled: int) -> None:
+    """However long a record takes: soon a slice takes between a half and all of 0.1 ms, within its bounds."""
+    now, counts = [0.0], list[int]()
+    monkeypatch.setattr("flask_asynclog.delivery.time.monotonic", lambda: now[0])
+
+    class Timed(logging.Handler):
+        def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
+            now[0] += each * len(records)
+            return [record.getMessage() for record in records]
+
+        def write_batch(self, lines: Sequence[str]) -> int:
+            return len(lines)
+
+    tally = Tally()
+    delivery = Delivery([Timed()], tally, respect_handler_level=False, pause=counts.append, wait=lambda seconds: None)
+    batch = [logging.makeLogRecord({"msg": "x"})] * 1000
+    delivery.deliver(batch)
+    assert tally.written == 1000
+    assert counts[0] == SLICE_FIRST
+    assert counts[-1] == settled
+    assert counts.count(settled) > len(counts) / 2
 
 
 def test_others_at_the_file_for_a_moment_are_no_news_to_a_caller_that_writes(
@@ -220,7 +248,7 @@ def test_others_at_the_file_for_a_moment_are_no_news_to_a_caller_that_writes(
         def write_batch(self, lines: Sequence[str]) -> int:
             raise TimeoutError("others are at it")
 
-    delivery = Delivery([Busy()], Tally(), respect_handler_level=False, pause=lambda: None, wait=lambda seconds: None)
+    delivery = Delivery([Busy()], Tally(), respect_handler_level=False, pause=lambda _: None, wait=lambda seconds: None)
     delivery.give_up_at(0.0)
     batch = [logging.makeLogRecord({"msg": "kept"})]
     for _ in range(3):

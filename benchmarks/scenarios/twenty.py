@@ -1,37 +1,68 @@
-"""Latency of requests whose views log twenty records each, to gunicorn at 70 % of what it can do."""
+"""Latency of requests whose views log twenty records each, to gunicorn at 30 % and at 70 % of what it can do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender
+from benchmarks import app, openloop, serving
+from benchmarks.contenders import Contender, Logging
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.scenarios import served
-from benchmarks.statistics import Target
+from benchmarks.statistics import Target, percentiles
+
+#: Of what the server can do: one that has time, and one that is nearly at its end.
+LOADS = (0.3, served.LOAD)
 
 
 def prepare(parameters: Parameters) -> dict[str, Any]:
-    """The rate suits a server whose records go nowhere."""
+    """The rates suit a server whose records go nowhere."""
     found = served.saturation("null", parameters["calibrate"], "many", requests=False)
-    return {"saturation": found, "rate": served.LOAD * found}
+    return {"saturation": found}
 
 
 def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
     """Twenty records of the view; both request records too, but not for the null handler, to its good."""
-    return served.load(contender, parameters, directory, "many", requests=contender.name != "null")
+    figures: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    latencies: list[float] = []
+    requests = contender.name != "null"
+    with serving.serve(contender.name, directory, requests=requests) as server:
+        for load in LOADS:
+            rate, tag = load * parameters["saturation"], f"r{load:.0%}".rstrip("%")
+            plans = {
+                f"w{tag}": openloop.even(rate, 0.25),
+                tag: openloop.poisson(rate, parameters["seconds"], parameters["seed"]),
+            }
+            for each, moments in plans.items():
+                answers = openloop.open_loop(server.port, moments, served.paths(each, "many"))
+                if answers.failed:
+                    raise RuntimeError(f"{answers.failed} of {len(moments)} requests were not answered")
+                counts[each] = len(answers.latencies)
+                latencies = answers.latencies
+            found = percentiles([latency * 1e6 for latency in latencies])
+            figures |= {f"p50 {load:.0%}": found["p50"], f"p99 {load:.0%}": found["p99"]}
+    expected = None
+    if requests:
+        its = Logging(own_requests=contender.name == "ours")
+        expected = app.expected_of_requests(contender, its, counts, "many")
+    return Measured(figures, found, expected)
 
 
 def conclude(blocks: Blocks) -> list[Row]:
     """By the null handler."""
     rows: list[Row] = []
-    for name in blocks.contenders:
-        if name != blocks.reference:
-            found, floor = blocks.quotient(name, blocks.reference, "p99")
-            target = Target(1.1) if name == "ours" else None
-            rows.append(blocks.row(name, "p99 by that of null", "ratio", found, floor, target, 1.0))
-    return rows + blocks.rows_plain("p99", "p99", "µs") + blocks.rows_plain("p50", "p50", "µs")
+    for load in LOADS:
+        for name in blocks.contenders:
+            if name != blocks.reference:
+                found, floor = blocks.quotient(name, blocks.reference, f"p99 {load:.0%}")
+                target = Target(1.1) if name == "ours" else None
+                rows.append(blocks.row(name, f"p99 at {load:.0%}, by that of null", "ratio", found, floor, target, 1.0))
+    for load in LOADS:
+        for figure in ("p99", "p50"):
+            rows += blocks.rows_plain(f"{figure} {load:.0%}", f"{figure} at {load:.0%}", "µs")
+    return rows
 
 
 SCENARIO = Scenario(
