@@ -24,8 +24,8 @@ from flask_asynclog.values import show_error
 #: switch interval (5 ms) otherwise: a 1 ms step became 7 ms. Shorter slices cost both threads more: to take turns costs
 #: each some 20 us, and what it finds in the processor's cache is the other's.
 SLICE_SECONDS = 0.0001
-#: Records of a slice: at first, at least, and at most.
-SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 16, 4, 128
+#: Records of a slice, however long they take: with fewer than 16 the pauses would take most of the time.
+SLICE_LEAST, SLICE_MOST = 16, 128
 #: Characters of formatted text that are written before the rest of a batch is formatted.
 BATCH_CHARACTERS = 512 * 1024
 #: Seconds before a failed write is tried again: at first, and at most. Recovery is to be seen within a second.
@@ -92,7 +92,7 @@ class Delivery:
         the records one by one.
     :param tally: where the outcomes are counted.
     :param respect_handler_level: skip a handler whose level is above the record's.
-    :param pause: called between two slices, to let other threads run, with the records of the one before.
+    :param pause: called between two slices, to let other threads run, with the number of records since the last call.
     :param wait: called with seconds between two attempts; may return early.
     """
 
@@ -106,8 +106,8 @@ class Delivery:
         wait: Callable[[float], object],
     ) -> None:
         self._tally = tally
-        #: Records of the next slice.
-        self._slice = SLICE_FIRST
+        #: Records of the next slice, and those that were formatted since the last pause.
+        self._slice, self._in_one_go = SLICE_LEAST, 0
         self._handlers: list[tuple[logging.Handler, bool]] = []
         for handler in reversed(list(handlers)):
             self.add_handler(handler)
@@ -130,6 +130,12 @@ class Delivery:
         """Have ``handler`` get the records too, before the others. Any thread."""
         # A new list: the thread that drains may be in the middle of the old one.
         self._handlers = [(handler, isinstance(handler, BatchHandler)), *self._handlers]
+
+    @property
+    def takes_briefs(self) -> bool:
+        """Whether a `records.Brief` has all that the handlers, and the redactor, will want to know."""
+        whole = self._respect_handler_level or (self.redactor is not None and self.redactor.patterns)
+        return not whole and all(getattr(handler, "takes_briefs", False) for handler, _ in self._handlers)
 
     def give_up_at(self, deadline: float | None) -> None:
         """Try no longer than until ``deadline`` of `time.monotonic`; ``None``: for ever. Any thread."""
@@ -167,14 +173,16 @@ class Delivery:
         failed: set[int] = set()
         staged: dict[BatchHandler, _Lines] = {}
         size = 0
-        first = count = 0
+        first = 0
         while first < len(batch):
             if first:
-                self._pause(count)
+                self._pause(self._in_one_go)
+                self._in_one_go = 0
             began = time.monotonic()
             part = _Slice([*batch[first : first + self._slice]], first)
             count = len(part.entries)
             first += count
+            self._in_one_go += count
             if self.redactor is not None:
                 redact(part.entries, self.redactor)
             for handler, takes_lines in self._handlers:

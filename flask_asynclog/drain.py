@@ -98,6 +98,11 @@ class Drain:
         """See `BatchQueueListener.add_handler`."""
         self._delivery.add_handler(handler)
 
+    @property
+    def takes_briefs(self) -> bool:
+        """See `BatchQueueListener.takes_briefs`."""
+        return self._prepare is None and self._delivery.takes_briefs
+
     def redact(self, redactor: Redactor | None) -> None:
         """Take secrets out of what comes, from now on."""
         self._delivery.redactor = redactor
@@ -153,6 +158,8 @@ class Drain:
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
         if not self._queue.careful and tracing():  # somebody has imported it meanwhile
             self._queue.be_careful()
+        if self._queue.brief and not self.takes_briefs:  # somebody has given the file a filter or a formatter
+            self._queue.brief = False
         self._delivery.deliver(self._prepared(batch))
         self.report_drops()
 
@@ -223,7 +230,7 @@ class Drain:
         return self._queue.passed(self._stop_mark)
 
     def _pause(self, count: int) -> None:
-        """Let the other threads run, those that come back from I/O first of all, after a slice of ``count`` records."""
+        """Let the other threads run, those that come back from I/O first of all: ``count`` records were formatted."""
         if self._wanted():
             return
         self._records_to_go -= count

@@ -101,8 +101,14 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     def add_handler(self, handler: logging.Handler) -> None:
         """Have ``handler`` get the records too, from the next batch on, before the others: their retries take long."""
+        self.queue.brief = False
         self.handlers = (handler, *self.handlers)
         self._drain.add_handler(handler)
+
+    @property
+    def takes_briefs(self) -> bool:
+        """Whether no handler will want to know more of a plain record than a `records.Brief` has."""
+        return self._drain.takes_briefs
 
     @property
     def redactor(self) -> Redactor | None:

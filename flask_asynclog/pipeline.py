@@ -95,13 +95,7 @@ class Pipeline:
         if self._console is None and (console if settings.console is None else settings.console):
             self._console = ConsoleHandler()
             self.listener.add_handler(self._console)
-        formatter = self.sink.formatter
-        self.handler.brief = (
-            isinstance(formatter, EntryFormatter)
-            and formatter.is_brief
-            and self._console is None
-            and not self.settings.redact_patterns
-        )
+        self.queue.brief = self.listener.takes_briefs
         self.users += 1
 
     def undecide(self, decided: Collection[str]) -> None:
@@ -110,6 +104,7 @@ class Pipeline:
 
     def _configure(self) -> None:
         settings = self.settings
+        self.queue.brief = False  # until it is known who gets the records
         self.sink.maxBytes = settings.max_bytes
         self.sink.backupCount = settings.backup_count
         self.sink.file_mode = settings.file_mode

@@ -74,8 +74,6 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         #: Records below this level are held for the request that runs, see `HeldRecords`, or forgotten. The queue has
         #: to be a `careful` one then.
         self.hold_below = logging.NOTSET
-        #: Whether nobody will want to know more of a plain record than a `records.Brief` has.
-        self.brief = False
         self._by_steps = self._has_own("emit", "prepare", "enqueue")
         #: Class of the records that may go the short way; ``None``: a subclass has something to do with all of them.
         self._short: type[LogRecord] | None = None if self._by_steps or self._has_own("filter") else LogRecord
@@ -92,35 +90,42 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         # calls it takes half as long again.
         queue, context = self.queue, current.get()
         waiting = len(queue.waiting)
+        entry: Entry | None = None
         try:
             message, args, levelno = record.msg, record.args, record.levelno
-            if (
-                record.exc_info is not None
-                or type(message) is not str
-                or type(record) is not self._short
-                or levelno >= queue.flush_level
-                or self.filters
-                or waiting >= queue.easy
-                or (context is not None and context.drains is queue)
-            ):
-                return self._handle_with_care(record)
-            if args:
+            usual = (
+                record.exc_info is None
+                and type(message) is str
+                and type(record) is self._short
+                and levelno < queue.flush_level
+                and not self.filters
+                and waiting < queue.easy
+                and (context is None or context.drains is not queue)
+            )
+            if usual and args:
                 if type(args) is not tuple:
-                    return self._handle_with_care(record)
-                for value in args:
-                    if type(value) is not str and type(value) not in IMMUTABLE:
-                        return self._handle_with_care(record)
-            if self.brief and record.exc_text is None and record.stack_info is None:
-                entry: Entry = (
+                    usual = False
+                else:
+                    for value in args:
+                        if type(value) is not str and type(value) not in IMMUTABLE:
+                            usual = False
+            if not usual:
+                pass
+            elif queue.brief and record.exc_text is None and record.stack_info is None:
+                entry = (
                     levelno, record.process, record.created, record.msecs, record.name, record.levelname, message, args,
                 )  # fmt: skip
             else:
-                entry = record.__dict__.copy()
-                if len(entry) != PLAIN or LAST not in entry or (context is None and has_request_context()):
-                    return self._handle_with_care(record)
-                if context is not None:
-                    entry[CONTEXT] = context
+                fields = record.__dict__.copy()
+                if len(fields) == PLAIN and LAST in fields:
+                    if context is not None:
+                        fields[CONTEXT] = context
+                        entry = fields
+                    elif not has_request_context():
+                        entry = fields
         except (AttributeError, TypeError):  # a filter took something away; a level is no number
+            entry = None
+        if entry is None:
             return self._handle_with_care(record)
         try:
             queue.append(entry)

@@ -42,6 +42,15 @@ LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
 #: The attributes that a `Brief` has, in its order.
 _BRIEF = ("levelno", "process", "created", "msecs", "name", "levelname", "msg", "args")
+#: What all the others are where only that is known: nobody wanted to know when it was logged.
+_UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(_plain),
+    "lineno": 0,
+    "relativeCreated": 0.0,
+    "pathname": "",
+    "filename": "",
+    "module": "",
+}
 
 
 class ExceptionSummary(NamedTuple):
@@ -174,8 +183,10 @@ def restore(entry: Entry) -> logging.LogRecord:
         record.__dict__ = entry
         return record
     if isinstance(entry, tuple):
-        # Nobody asked for the rest when it was logged; of the thread that asks now it must not tell.
-        return logging.makeLogRecord({"thread": None, "threadName": None, **dict(zip(_BRIEF, entry, strict=True))})
+        record = _new(logging.LogRecord)
+        # No factory: of the thread that asks now, and of this moment, a record must not tell.
+        record.__dict__.update(_UNKNOWN, **dict(zip(_BRIEF, entry, strict=True)))
+        return record
     return entry if isinstance(entry, logging.LogRecord) else entry.record()
 
 

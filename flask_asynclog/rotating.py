@@ -108,6 +108,11 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         while lines:
             lines = lines[self.write_batch(lines) :]
 
+    @property
+    def takes_briefs(self) -> bool:
+        """Whether a `records.Brief` has all that a line shows of a plain record."""
+        return isinstance(self.formatter, EntryFormatter) and self.formatter.is_brief and not self.filters
+
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
         """One text per record, by this handler's formatter, whose errors are raised."""
         return [self.format(record) for record in records]

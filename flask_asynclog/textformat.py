@@ -95,7 +95,15 @@ class TextFormatter(EntryFormatter):
         self._values: Callable[[Mapping[str, object]], Any] | None = None
         untouched = all(
             getattr(type(self), name) is getattr(TextFormatter, name)
-            for name in ("format", "formatMessage", "formatTime", "formatException", "formatStack")
+            for name in (
+                "format",
+                "formatMessage",
+                "formatTime",
+                "formatException",
+                "formatStack",
+                "format_entry",
+                "format_entries",
+            )
         )
         self.shows_threads = not untouched or "%(thread" in fmt
         self.shows_fields = not untouched or bool(added)

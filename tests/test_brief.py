@@ -15,8 +15,9 @@ from flask import Flask
 
 from flask_asynclog import AsyncLog
 from flask_asynclog.pipeline import Pipeline
-from flask_asynclog.records import level_of, process_of, restore
+from flask_asynclog.records import Entry, level_of, process_of, restore
 from flask_asynclog.redaction import Redactor
+from flask_asynclog.textformat import TextFormatter
 from support import HANG, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -67,10 +68,10 @@ def without_times(lines: list[str]) -> list[str]:
 def test_lines_are_the_same(make_alone: MakeApp, fmt: str) -> None:
     """As those of records that wait with all their attributes."""
     app, asynclog, pipeline = waiting(make_alone, format=fmt)
-    assert pipeline.handler.brief
+    assert pipeline.queue.brief
     briefs: list[int] = []
     for brief in (True, False):  # from one place, for the stack
-        pipeline.handler.brief = brief
+        pipeline.queue.brief = brief
         log_all(app.logger)
         briefs.append([type(entry) for entry in pipeline.queue.waiting].count(tuple))
         assert asynclog.flush(HANG)
@@ -84,7 +85,7 @@ def test_lines_are_the_same(make_alone: MakeApp, fmt: str) -> None:
 def test_formats_that_show_more(make_alone: MakeApp, fmt: str) -> None:
     """All attributes wait, and arrive."""
     app, _, pipeline = waiting(make_alone, format=fmt)
-    assert not pipeline.handler.brief
+    assert not pipeline.queue.brief
     app.logger.info("%s", "text")
     assert [type(entry) for entry in pipeline.queue.waiting] == [dict]
 
@@ -92,9 +93,9 @@ def test_formats_that_show_more(make_alone: MakeApp, fmt: str) -> None:
 def test_others_that_want_more(make_alone: MakeApp) -> None:
     """The console, a handler beside the file, shows more; patterns look at the whole record."""
     _, _, pipeline = waiting(make_alone, filename="console.log", console=True)
-    assert not pipeline.handler.brief
+    assert not pipeline.queue.brief
     _, _, pipeline = waiting(make_alone, filename="patterns.log", redact_patterns=["x"])
-    assert not pipeline.handler.brief
+    assert not pipeline.queue.brief
 
 
 def test_what_is_done_to_the_record_later_does_not_show(make_alone: MakeApp) -> None:
@@ -142,6 +143,70 @@ def test_a_handler_that_comes_while_records_wait(make_alone: MakeApp) -> None:
     assert (seen[0].name, seen[0].levelname, seen[0].process) == (app.name, "INFO", os.getpid())
     assert seen[0].thread is None
     assert seen[0].threadName is None
+    app.logger.info("afterwards")
+    assert asynclog.flush(HANG)
+    assert (seen[1].funcName, seen[1].thread) == ("test_a_handler_that_comes_while_records_wait", threading.get_ident())
+
+
+@pytest.mark.parametrize("change", ["filter", "formatter"])
+def test_a_file_that_wants_more_meanwhile(make_alone: MakeApp, change: str) -> None:
+    """Seen with the next batch; what is logged from then on waits whole."""
+    app, asynclog, pipeline = waiting(make_alone)
+    seen: list[int] = []
+    if change == "filter":
+        pipeline.sink.addFilter(lambda record: seen.append(record.lineno) or True)  # type: ignore[func-returns-value]
+    else:
+        pipeline.sink.setFormatter(logging.Formatter("%(lineno)d %(message)s"))
+    app.logger.info("seen with this one")
+    assert asynclog.flush(HANG)
+    app.logger.info("whole")
+    (entry,) = pipeline.queue.waiting
+    assert type(entry) is dict
+    assert asynclog.flush(HANG)
+    if change == "filter":
+        assert seen == [0, entry["lineno"]]
+    else:
+        assert log_lines(Path("app.log"))[-1] == f"{entry['lineno']} whole"
+
+
+def test_a_subclass_of_the_text_format(make_alone: MakeApp) -> None:
+    """Gets all that there is, and makes each line."""
+
+    class Mine(TextFormatter):
+        def format_entry(self, entry: Entry) -> str:
+            return f"MINE {super().format_entry(entry)}"
+
+    app, asynclog, pipeline = waiting(make_alone, format=Mine())
+    assert not pipeline.queue.brief
+    app.add_url_rule("/", "view", lambda: "answer")
+    app.logger.info("mine")
+    assert app.test_client().get("/").status_code == 200
+    assert asynclog.flush(HANG)
+    lines = log_lines(Path("app.log"))
+    assert len(lines) == 4
+    assert all(line.startswith("MINE ") for line in lines)
+
+
+def test_a_record_factory_is_not_asked_again(make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a record is made of what waits, because another one of its slice cannot be formatted."""
+    app, asynclog, _ = waiting(make_alone)
+    asked: list[str] = []
+
+    def factory(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        asked.append(name.partition(".")[0])  # fails for a record that was made for nobody
+        return logging.LogRecord(name, *args, **kwargs)
+
+    monkeypatch.setattr(logging, "_logRecordFactory", factory)
+    for number in range(20):
+        app.logger.info("%d", number)
+    app.logger.info("bad %d", "text")
+    assert asked == [app.name] * 21
+    assert asynclog.flush(HANG)
+    assert len(asked) == 21
+    _, *lines = [line.rpartition(" - ")[2] for line in log_lines(Path("app.log"))]
+    assert lines[:20] == [str(number) for number in range(20)]
+    assert lines[20].startswith("bad %d ('text',) [not formatted: TypeError")
+    assert asynclog.stats().failed == 0
 
 
 def test_what_it_has_can_be_had_again(make_alone: MakeApp) -> None:

@@ -281,6 +281,23 @@ def test_the_steps_of_a_subclass_are_taken(cls: type[AsyncQueueHandler]) -> None
     handler.close()
 
 
+@pytest.mark.parametrize("error", [AttributeError, TypeError])
+def test_a_subclass_that_fails_is_not_called_again(error: type[Exception]) -> None:
+    """By an error of the kind that a record which lacks something gives."""
+
+    class Failing(AsyncQueueHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            raise error("behind the queue")
+
+    queue = RecordQueue()
+    handler = Failing(queue)
+    with pytest.raises(error, match="behind the queue"):
+        handler.handle(logging.makeLogRecord({"msg": "once", "levelno": logging.INFO}))
+    assert [record.msg for record in queue.take(10)] == ["once"]
+    handler.close()
+
+
 def test_the_filter_of_a_subclass_is_asked() -> None:
     """A `filter` method overridden, rather than a filter added."""
 
