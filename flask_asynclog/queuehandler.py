@@ -93,36 +93,35 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         entry: Entry | None = None
         try:
             message, args, levelno = record.msg, record.args, record.levelno
-            usual = (
+            if (
                 record.exc_info is None
                 and type(message) is str
+                and (not args or type(args) is tuple)
                 and type(record) is self._short
                 and levelno < queue.flush_level
                 and not self.filters
                 and waiting < queue.easy
                 and (context is None or context.drains is not queue)
-            )
-            if usual and args:
-                if type(args) is not tuple:
-                    usual = False
+            ):
+                for value in args or ():
+                    if type(value) is not str and type(value) not in IMMUTABLE:
+                        break
                 else:
-                    for value in args:
-                        if type(value) is not str and type(value) not in IMMUTABLE:
-                            usual = False
-            if not usual:
-                pass
-            elif queue.brief and record.exc_text is None and record.stack_info is None:
-                entry = (
-                    levelno, record.process, record.created, record.msecs, record.name, record.levelname, message, args,
-                )  # fmt: skip
-            else:
-                fields = record.__dict__.copy()
-                if len(fields) == PLAIN and LAST in fields:
-                    if context is not None:
-                        fields[CONTEXT] = context
-                        entry = fields
-                    elif not has_request_context():
-                        entry = fields
+                    if queue.brief and record.exc_text is None and record.stack_info is None:
+                        entry = (
+                            levelno, record.process, record.created, record.msecs, record.name, record.levelname,
+                            message, args,
+                        )  # fmt: skip
+                    else:
+                        fields = record.__dict__.copy()
+                        if (
+                            len(fields) == PLAIN
+                            and LAST in fields
+                            and (context is not None or not has_request_context())
+                        ):
+                            if context is not None:
+                                fields[CONTEXT] = context
+                            entry = fields
         except (AttributeError, TypeError):  # a filter took something away; a level is no number
             entry = None
         if entry is None:
