@@ -98,11 +98,11 @@ def blocks_of(function: Callable[[], object], count: int) -> float:
 
 @pytest.mark.skipif(not hasattr(sys, "getallocatedblocks") or sys.getallocatedblocks() == 0, reason="not counted here")
 def test_a_waiting_record_is_a_few_blocks(quiet: Quiet) -> None:
-    """A copy of the attributes and the values that were made for it."""
+    """What its line shows, and the values of that which were made for it."""
     app, asynclog = quiet()
     blocks = blocks_of(lambda: app.logger.info("%s", "x"), 2000)
     assert asynclog.stats().pending >= 2000
-    assert 1 < blocks < 13, blocks
+    assert 1 < blocks < 7, blocks
 
 
 @pytest.mark.skipif(not hasattr(sys, "getallocatedblocks") or sys.getallocatedblocks() == 0, reason="not counted here")
