@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import flask_asynclog
 from flask_asynclog import AsyncLog
+from flask_asynclog.context import current
 from support import open_fds, wait_for
 
 
@@ -63,6 +64,15 @@ def leak_detector() -> Iterator[None]:
     assert _handlers() == handlers
     assert logging.getLogger().level == root_level
     assert {name for name in open_fds() - files if name.endswith((".log", ".lock"))} == set()
+
+
+@pytest.fixture
+def context_detector() -> Iterator[None]:
+    """A context that is left to the code that runs after the request, on the same thread, fails the test."""
+    yield
+    leaked = current.get()
+    current.set(None)
+    assert leaked is None
 
 
 def _handlers() -> dict[str, list[logging.Handler]]:

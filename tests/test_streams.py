@@ -23,19 +23,12 @@ from flask import Flask, Response, g, request, send_file, stream_with_context
 
 from bare_server import BodyError, FileWrapper, Server, documents, outcome, streaming, summary, three
 from flask_asynclog import AsyncLog, bind, context
-from flask_asynclog.context import current
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, wait_for
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Iterator[None]:
-    """No test leaves a context to the code that runs after the request, on the same thread."""
-    yield
-    leaked = current.get()
-    current.set(None)
-    assert leaked is None
+pytestmark = pytest.mark.usefixtures("context_detector")
 
 
 # How a response ends.

@@ -14,19 +14,12 @@ from werkzeug.test import create_environ
 
 from bare_server import BodyError, Server, WSGIApp, documents, outcome, streaming, summary, three
 from flask_asynclog import AsyncLog
-from flask_asynclog.context import current
 from support import log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Iterator[None]:
-    """No test leaves a context to the code that runs after the request, on the same thread."""
-    yield
-    leaked = current.get()
-    current.set(None)
-    assert leaked is None
+pytestmark = pytest.mark.usefixtures("context_detector")
 
 
 def middleware(app: Flask, wrap: Callable[[WSGIApp], WSGIApp]) -> None:
