@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from benchmarks import app, openloop, serving
 from benchmarks.contenders import CONTENDERS, Contender, Logging
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
-from benchmarks.sink import mark
+from benchmarks.sink import Expected, mark
 from benchmarks.statistics import Target, percentiles
 
 #: Of what the server can do.
@@ -41,27 +41,40 @@ def prepare(parameters: Parameters) -> dict[str, Any]:
     return {"saturation": found, "rate": LOAD * found}
 
 
-def load(contender: Contender, parameters: Parameters, directory: Path, view: str, *, requests: bool) -> Measured:
-    """One server under a planned load; the plan is the same for all contenders of a round."""
-    moments = openloop.poisson(parameters["rate"], parameters["seconds"], parameters["seed"])
-    warm = int(parameters["rate"] / 4)
+def load(
+    contender: Contender,
+    parameters: Parameters,
+    directory: Path,
+    view: str,
+    rates: Sequence[float],
+    *,
+    requests: bool,
+) -> tuple[list[dict[str, float]], Expected | None]:
+    """One server under planned loads, one after the other; the plans are the same for all contenders of a round.
+
+    :returns: the percentiles of each load, and what is to be in the files.
+    """
+    counts: dict[str, int] = {}
+    found: list[dict[str, float]] = []
     with serving.serve(contender.name, directory, requests=requests) as server:
-        warmed = openloop.open_loop(server.port, openloop.even(parameters["rate"], 0.25), paths("warm", view))
-        answers = openloop.open_loop(server.port, moments, paths("r", view))
-    if answers.failed or warmed.failed:
-        raise RuntimeError(f"{answers.failed + warmed.failed} of {len(moments) + warm} requests were not answered")
-    found = percentiles([each * 1e6 for each in answers.latencies])
+        for number, rate in enumerate(rates):
+            warm, moments = openloop.even(rate, 0.25), openloop.poisson(rate, parameters["seconds"], parameters["seed"])
+            for tag, plan in ((f"warm{number}", warm), (f"r{number}", moments)):
+                answers = openloop.open_loop(server.port, plan, paths(tag, view))
+                if answers.failed:
+                    raise RuntimeError(f"{answers.failed} of {len(plan)} requests were not answered")
+                counts[tag] = len(answers.latencies)
+                if plan is moments:
+                    found.append(percentiles([each * 1e6 for each in answers.latencies]))
     its = Logging(own_requests=contender.name == "ours")
-    counts = {"warm": len(warmed.latencies), "r": len(answers.latencies)}
-    expected = None
-    if requests:
-        expected = app.expected_of_requests(contender, its, counts, view)
-    return Measured({"p50": found["p50"], "p99": found["p99"]}, found, expected)
+    return found, app.expected_of_requests(contender, its, counts, view) if requests else None
 
 
 def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
     """The small view, both records of each request."""
-    return load(contender, parameters, directory, "item", requests=contender.name != "none")
+    rates, requests = [parameters["rate"]], contender.name != "none"
+    (found,), expected = load(contender, parameters, directory, "item", rates, requests=requests)
+    return Measured({"p50": found["p50"], "p99": found["p99"]}, found, expected)
 
 
 def conclude(blocks: Blocks) -> list[Row]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import app, openloop, serving
-from benchmarks.contenders import Contender, Logging
+from benchmarks.contenders import Contender
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.scenarios import served
-from benchmarks.statistics import Target, percentiles
+from benchmarks.statistics import Target
 
 #: Of what the server can do: one that has time, and one that is nearly at its end.
 LOADS = (0.3, served.LOAD)
+SHOWN = ("p99", "p50")
 
 
 def prepare(parameters: Parameters) -> dict[str, Any]:
@@ -24,30 +24,11 @@ def prepare(parameters: Parameters) -> dict[str, Any]:
 
 def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
     """Twenty records of the view; both request records too, but not for the null handler, to its good."""
-    figures: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    latencies: list[float] = []
+    rates = [load * parameters["saturation"] for load in LOADS]
     requests = contender.name != "null"
-    with serving.serve(contender.name, directory, requests=requests) as server:
-        for load in LOADS:
-            rate, tag = load * parameters["saturation"], f"r{load:.0%}".rstrip("%")
-            plans = {
-                f"w{tag}": openloop.even(rate, 0.25),
-                tag: openloop.poisson(rate, parameters["seconds"], parameters["seed"]),
-            }
-            for each, moments in plans.items():
-                answers = openloop.open_loop(server.port, moments, served.paths(each, "many"))
-                if answers.failed:
-                    raise RuntimeError(f"{answers.failed} of {len(moments)} requests were not answered")
-                counts[each] = len(answers.latencies)
-                latencies = answers.latencies
-            found = percentiles([latency * 1e6 for latency in latencies])
-            figures |= {f"p50 {load:.0%}": found["p50"], f"p99 {load:.0%}": found["p99"]}
-    expected = None
-    if requests:
-        its = Logging(own_requests=contender.name == "ours")
-        expected = app.expected_of_requests(contender, its, counts, "many")
-    return Measured(figures, found, expected)
+    found, expected = served.load(contender, parameters, directory, "many", rates, requests=requests)
+    figures = {f"{name} {load:.0%}": each[name] for load, each in zip(LOADS, found, strict=True) for name in SHOWN}
+    return Measured(figures, found[-1], expected)
 
 
 def conclude(blocks: Blocks) -> list[Row]:
@@ -60,7 +41,7 @@ def conclude(blocks: Blocks) -> list[Row]:
                 target = Target(1.1) if name == "ours" else None
                 rows.append(blocks.row(name, f"p99 at {load:.0%}, by that of null", "ratio", found, floor, target, 1.0))
     for load in LOADS:
-        for figure in ("p99", "p50"):
+        for figure in SHOWN:
             rows += blocks.rows_plain(f"{figure} {load:.0%}", f"{figure} at {load:.0%}", "µs")
     return rows
 
