@@ -145,7 +145,7 @@ class Delivery:
             if bound is not None:
                 bound(deadline)
 
-    def deliver(self, batch: Sequence[Entry], *, keep: bool = False, own_thread: bool = True) -> list[Entry]:
+    def deliver(self, batch: list[Entry], *, keep: bool = False, own_thread: bool = True) -> list[Entry]:
         """Hand a batch to every handler. Never raises: a record that some handler gave up on counts as failed.
 
         :param keep: return, uncounted, those that were given up for lack of time.
@@ -168,7 +168,7 @@ class Delivery:
         self._tally.settle(len(batch) - failed, failed - len(kept))
         return kept
 
-    def _deliver(self, batch: Sequence[Entry]) -> set[int]:
+    def _deliver(self, batch: list[Entry]) -> set[int]:
         """Returns the indexes of the records that some handler gave up on."""
         failed: set[int] = set()
         staged: dict[BatchHandler, _Lines] = {}
@@ -179,7 +179,7 @@ class Delivery:
                 self._pause(self._in_one_go)
                 self._in_one_go = 0
             began = time.monotonic()
-            part = _Slice([*batch[first : first + self._slice]], first)
+            part = _Slice(batch[first : first + self._slice], first)
             count = len(part.entries)
             first += count
             self._in_one_go += count
@@ -187,7 +187,7 @@ class Delivery:
                 redact(part.entries, self.redactor)
             for handler, takes_lines in self._handlers:
                 if takes_lines:
-                    lines = staged.get(cast(Any, handler)) or staged.setdefault(cast(Any, handler), _Lines())
+                    lines = staged.setdefault(cast(Any, handler), _Lines())
                     before = len(lines.texts)
                     self._add_lines(handler, part, lines, failed)
                     size += sum(map(len, lines.texts[before:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from flask_asynclog.context import Context, current
 from flask_asynclog.delivery import Delivery
@@ -154,7 +154,7 @@ class Drain:
                 self._due = queue.mark()
             return queue.take_entries(BATCH_RECORDS)
 
-    def deliver(self, batch: Sequence[Entry]) -> None:
+    def deliver(self, batch: list[Entry]) -> None:
         """Hand a batch to every handler; what became of its records is counted. Never raises."""
         if not self._queue.careful and tracing():  # somebody has imported it meanwhile
             self._queue.be_careful()
@@ -163,7 +163,7 @@ class Drain:
         self._delivery.deliver(self._prepared(batch))
         self.report_drops()
 
-    def _prepared(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+    def _prepared(self, batch: list[Entry]) -> list[Entry]:
         prepare = self._prepare
         if prepare is None:
             return batch

@@ -41,7 +41,7 @@ PLAIN = len(_plain)
 LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
 #: The attributes that a `Brief` has, in its order.
-_BRIEF = ("levelno", "process", "created", "msecs", "name", "levelname", "msg", "args")
+BRIEF = ("levelno", "process", "created", "msecs", "name", "levelname", "msg", "args")
 #: What all the others are where only that is known: nobody wanted to know when it was logged.
 _UNKNOWN: dict[str, Any] = {
     **dict.fromkeys(_plain),
@@ -149,6 +149,11 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
     return snapshot(record, formatter, context)
 
 
+def brief_fields(brief: Brief) -> dict[str, Any]:
+    """Its attributes by their names."""
+    return dict(zip(BRIEF, brief, strict=True))
+
+
 def format_by(entry: Entry, formatter: logging.Formatter) -> None:
     """Have a record that was captured become a line by ``formatter``, whatever the file's is."""
     fields = entry if isinstance(entry, dict) else vars(entry)
@@ -185,7 +190,7 @@ def restore(entry: Entry) -> logging.LogRecord:
     if isinstance(entry, tuple):
         record = _new(logging.LogRecord)
         # No factory: of the thread that asks now, and of this moment, a record must not tell.
-        record.__dict__.update(_UNKNOWN, **dict(zip(_BRIEF, entry, strict=True)))
+        record.__dict__.update(_UNKNOWN, **brief_fields(entry))
         return record
     return entry if isinstance(entry, logging.LogRecord) else entry.record()
 

@@ -42,10 +42,6 @@ class RequestParts(Context):
 
     @property
     def url(self) -> str:
-        """See `whole_url`."""
-        return self.whole_url()
-
-    def whole_url(self) -> str:
         """All of the URL, without control characters and secrets."""
         scheme, host, server, root_path, path, query = self.target
         redactor = self.source.redactor

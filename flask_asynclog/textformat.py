@@ -15,7 +15,7 @@ from typing import Any, cast
 from flask_asynclog.escaping import escape, escape_all
 from flask_asynclog.fields import find
 from flask_asynclog.recordfields import context_of
-from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES, Brief, Entry, Event, restore
+from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Brief, Entry, Event, brief_fields, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -26,7 +26,7 @@ FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[dioux
 #: Fields of a format that an event has without a record of it.
 _EVENT_FIELDS = frozenset({"asctime", "levelname", "message", "name"})
 #: The same for a `records.Brief`.
-_BRIEF_FIELDS = _EVENT_FIELDS | {"created", "levelno", "msecs", "process"}
+_BRIEF_FIELDS = _EVENT_FIELDS.union(BRIEF)
 
 
 class _Nothing(int):
@@ -152,21 +152,21 @@ class TextFormatter(EntryFormatter):
 
     def format_entry(self, entry: Entry) -> str:
         """See `EntryFormatter`."""
-        if isinstance(entry, tuple):
-            return self._brief_line(entry) if self.is_brief else self.format(restore(entry))
-        if isinstance(entry, dict):  # as `records.capture` makes them: without exceptions
-            if self._values is not None and not entry["stack_info"] and not entry["exc_text"]:
-                return self._simple_line(entry)
-            return self.format(restore(entry))
+        if isinstance(entry, dict):
+            return self._simple_line(entry) if self._is_simple(entry) else self.format(restore(entry))
         if isinstance(entry, logging.LogRecord):
             return self.format(entry)
+        if self._is_default:
+            return self.format_entries([entry])[0]
+        if isinstance(entry, tuple):
+            return self._simple_line(brief_fields(entry)) if self.is_brief else self.format(restore(entry))
         return self._event_line(entry) if self._knows_events else self.format(restore(entry))
 
     def format_entries(self, entries: Sequence[Entry]) -> list[str]:
         """See `EntryFormatter`."""
         if not self._is_default:
             return super().format_entries(entries)
-        # `_brief_line` and `_event_line`, spelled out; and one look at all lines for what is to be escaped.
+        # Without a call for each of most, and with one look at all lines for what is to be escaped.
         lines: list[str] = []
         for entry in entries:
             kind: type = type(entry)
@@ -198,23 +198,10 @@ class TextFormatter(EntryFormatter):
         line = f"{time_text} - {fields['name']} - {fields['levelname']} - {message}"
         return line if line.isprintable() else escape(line)
 
-    def _brief_line(self, brief: Brief) -> str:
-        levelno, process, created, milliseconds, name, level, message, args = brief
-        if args:
-            message = message % args
-        if not self._is_default:
-            fields = {"levelno": levelno, "process": process, "created": created, "msecs": milliseconds}
-            return self._finish({**fields, "name": name, "levelname": level}, message, created, milliseconds)
-        line = f"{self._time(created, milliseconds)} - {name} - {level} - {message}"
-        return line if line.isprintable() else escape(line)
-
     def _event_line(self, event: Event) -> str:
         created, name, levelno, message = event.summary()
         level, milliseconds = logging.getLevelName(levelno), int((created - int(created)) * 1000)
-        if not self._is_default:
-            return self._finish({"name": name, "levelname": level}, message, created, milliseconds)
-        line = f"{self._time(created, milliseconds)} - {name} - {level} - {message}"
-        return line if line.isprintable() else escape(line)
+        return self._finish({"name": name, "levelname": level}, message, created, milliseconds)
 
     def _finish(self, fields: dict[str, Any], message: str, created: float, milliseconds: float) -> str:
         assert self._values is not None
