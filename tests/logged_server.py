@@ -15,7 +15,7 @@ from pathlib import Path
 from matrix.gunicorn_setup import Gunicorn
 from matrix.serving import Server, environment, put_app
 from matrix.traffic import Clients
-from support import HANG, log_lines, wait_for
+from support import HANG, lines_so_far, log_lines, wait_for
 
 LOGGER = "flask_asynclog.gunicorn.Logger"
 #: Files for both logs.
@@ -123,5 +123,5 @@ def get_from(server: Server, pid: int, path: str) -> None:
 
 
 def wait_for_line(path: Path, text: str) -> str:
-    """Wait until a line of the log has ``text``; returns that line."""
-    return str(wait_for(lambda: next((line for line in log_lines(path) if text in line), None), HANG / 4, text))
+    """Wait until a line of the log has ``text``, also while it rotates; returns that line."""
+    return str(wait_for(lambda: next((line for line in lines_so_far(path) if text in line), None), HANG / 4, text))

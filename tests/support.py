@@ -98,6 +98,25 @@ def log_lines(path: Path) -> list[str]:
     return lines
 
 
+def lines_so_far(path: Path) -> list[str]:
+    """The complete lines of a log that processes still write to; none when they have just moved its files."""
+    before = [(file, _inode(file)) for file in log_files(path)]
+    try:
+        data = b"".join([file.read_bytes() for file, _ in before])
+    except FileNotFoundError:  # in the middle of a rotation
+        return []
+    if before != [(file, _inode(file)) for file in log_files(path)]:
+        return []
+    return data.decode("utf-8", "replace").split("\n")[:-1]
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def assert_conserved(stats: object, *, pending: int = 0) -> None:
     """Guarantee 1, with nothing left over: every accepted record has one known outcome."""
     get = stats.get if isinstance(stats, dict) else lambda name: getattr(stats, name)

@@ -18,7 +18,7 @@ from gunicorn.arbiter import Arbiter
 from logged_server import FILES, assert_each_once, configure, get, get_from, refused, serve, tags, wait_for_line
 from matrix.serving import Server
 from matrix.traffic import Clients
-from support import HANG, is_root, log_files, log_lines, wait_for
+from support import HANG, is_root, lines_so_far, log_files, log_lines, wait_for
 
 sets_up_again = pytest.mark.skipif(
     "self.log.setup(" not in inspect.getsource(Arbiter.setup), reason="this gunicorn keeps its log's settings at HUP"
@@ -46,7 +46,7 @@ def test_every_line_once(tmp_path: Path, worker: str, preload: bool, workers: in
     with serve(tmp_path, *FILES, *ROTATION, *waiting, worker=worker, preload=preload, workers=workers) as server:
         clients = Clients(server, 4)
         clients.ask(50)
-        assert len(log_lines(tmp_path / "access.log")) < 100, "written before the end"
+        assert len(lines_so_far(tmp_path / "access.log")) < 100, "written before the end"
         assert ended(server) == ""
         assert len(clients.answered) == 200
         assert_each_once(clients, tmp_path / "access.log")
@@ -222,7 +222,7 @@ def test_files_moved_away(tmp_path: Path) -> None:
     with serve(tmp_path, *FILES) as server:
         clients = Clients(server, 3)
         clients.start()
-        wait_for(lambda: len(log_lines(tmp_path / "access.log")) >= 30, HANG / 4, "30 lines")
+        wait_for(lambda: len(lines_so_far(tmp_path / "access.log")) >= 30, HANG / 4, "30 lines")
         for name in ("access.log", "error.log"):
             os.rename(tmp_path / name, tmp_path / f"moved-{name}")
         server.signal(SIGUSR1)
