@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextvars import copy_context
 from functools import partial
-from random import Random
 from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -18,19 +16,18 @@ from flask import Flask, Request, Response, current_app, got_request_exception, 
 from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
-from flask_asynclog.combined import CombinedFormatter
 from flask_asynclog.config import Settings
 from flask_asynclog.context import current
 from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
-from flask_asynclog.held import HeldRecords
 from flask_asynclog.login import current_user_id
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
+from flask_asynclog.requests import RequestLog
 from flask_asynclog.responses import ResponseLog, say_failure, write_to
 from flask_asynclog.source import Source
-from flask_asynclog.tracing import current_span, keep_span
+from flask_asynclog.tracing import keep_span
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,19 +35,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-
-
-class _Dice(Random):
-    """Of our own: an app may seed that of the module in each request. Forked workers do not throw alike."""
-
-    def after_fork_in_child(self) -> None:
-        """Begin anew."""
-        self.seed()
-
-
-_dice = _Dice()
-lifecycle.register(_dice)
-random = _dice.random
 
 
 def _is_whole(response: Response) -> bool:
@@ -86,23 +70,10 @@ class RequestHooks:
             slow_threshold=settings.slow_threshold,
             sample_rate=settings.sample_rate,
         )
-        self._pipeline = pipeline
-        self._events = EventLogger(logger, pipeline.handler)
-        self._accept = self._events.accept
-        # A line of the combined format is a response.
-        self._log_requests = "request" in settings.request_events and not isinstance(
-            pipeline.sink.formatter, CombinedFormatter
-        )
-        #: The least level that one of its records may have.
-        self._lowest = min(logging.INFO, settings.client_error_level)
-        self._excludes = settings.excludes if settings.exclude_paths else None
-        self._rate = settings.sample_rate
-        self._held = settings.buffer_size if settings.buffer_level is not None else 0
-        #: Whether Flask-Login is there; `None`: not known before the first request.
-        self._login: bool | None = None
-        #: Whether there is nothing to decide about a request; not known before the first one either.
-        self._simple = False
-        self._responses = responses = ResponseLog(settings, pipeline, self._events, requests=self._log_requests)
+        events = EventLogger(logger, pipeline.handler)
+        self._accept = events.accept
+        self._requests = RequestLog(settings, pipeline, events)
+        self._responses = responses = ResponseLog(settings, pipeline, events, requests=self._requests.wanted)
         self._logs_all, self._outcome = responses.logs_all, responses.outcome
         self._header = settings.request_id_header or ""
         self._lower_header = self._header.lower()
@@ -158,7 +129,7 @@ class RequestHooks:
                     exchange.context = context
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._begin_by_hand()
-            self._begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
+            self._requests.begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
         except Exception as error:
             say_failure("preprocess_request", error)
         return self._preprocess_request(*args)
@@ -206,7 +177,7 @@ class RequestHooks:
             if request_id is not None:
                 headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
             if not exchange.begun:  # Flask had not come so far
-                self._begin(exchange, Request(environ, populate_request=False))
+                self._requests.begin(exchange, Request(environ, populate_request=False))
         except Exception as error:
             say_failure("start_response", error)
         # Before it is logged: a server that refuses the headers makes a 500 of it.
@@ -214,7 +185,7 @@ class RequestHooks:
         if exchange.begun and (exchange.to_come is not None or not exchange.responded):
             try:
                 exchange.responded = True
-                if self._login:
+                if self._requests.login:
                     exchange.user = current_user_id()
                 if "opentelemetry.trace" in modules:
                     keep_span()
@@ -236,44 +207,10 @@ class RequestHooks:
         claimed = environ.get(self._environ_header, "")
         return claimed if self._trust and well_formed_request_id(claimed) else new_request_id(now)
 
-    def _begin(self, exchange: Exchange, request: Request) -> None:
-        pipeline = self._pipeline
-        exchange.alone = alone = self._events.alone(self._lowest)
-        exchange.begin(request, pipeline.shows_fields or not alone, pipeline.shows_threads)
-        if self._simple and alone and not pipeline.reconfigured and not pipeline.queue.careful:
-            self._accept(exchange, logging.INFO)
-        else:
-            self._decide(exchange)
-
-    def _decide(self, exchange: Exchange) -> None:
-        """What there may be to do before a request is logged, and whether it is."""
-        pipeline, alone = self._pipeline, exchange.alone
-        if not alone:
-            exchange.variables = copy_context()
-        if pipeline.reconfigured:
-            pipeline.repair()
-        if self._login is None:
-            self._login = "flask_login" in modules
-            self._simple = self._log_requests and self._rate >= 1 and not self._held and self._excludes is None
-        if self._held:
-            exchange.held = HeldRecords(self._held, pipeline.queue.accept)
-        if self._excludes is not None and self._excludes(exchange.path):
-            exchange.silent, exchange.alone = True, False  # the short way looks at one of them
-            return
-        if pipeline.queue.careful:
-            exchange.own_span = current_span()
-        if self._rate < 1 and random() >= self._rate:
-            exchange.sampled = False
-        elif self._log_requests:
-            if alone:
-                self._accept(exchange, logging.INFO)
-            else:
-                self._events.log(exchange)
-
     def _fail(self, exchange: Exchange, environ: WSGIEnvironment, error: BaseException) -> None:
         try:
             if not exchange.begun:
-                self._begin(exchange, Request(environ, populate_request=False))
+                self._requests.begin(exchange, Request(environ, populate_request=False))
         except Exception as own:
             say_failure("wsgi_app", own)
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, abort
 
-from flask_asynclog import AsyncLog, hooks
+from flask_asynclog import AsyncLog
 from flask_asynclog.held import HeldRecords
 from flask_asynclog.records import Entry
 from support import HANG, assert_conserved, log_lines, run_python, run_threads
@@ -213,7 +213,7 @@ def test_a_sample_is_of_requests_and_records_its_rate(make: MakeApp, monkeypatch
     views(app)
     client = app.test_client()
     with monkeypatch.context() as patch:
-        patch.setattr(hooks, "random", random.Random(4).random)
+        patch.setattr("flask_asynclog.requests.random", random.Random(4).random)
         for _ in range(200):
             client.get("/200")
     found = documents(asynclog)
@@ -247,12 +247,12 @@ def test_forked_workers_throw_dice_of_their_own(tmp_path: Path) -> None:
     """What one of them leaves out, another may log."""
     code = """
 import os
-from flask_asynclog import hooks
+from flask_asynclog import requests
 seen = []
 for _ in range(3):
     reading, writing = os.pipe()
     if os.fork() == 0:
-        os.write(writing, repr([hooks.random() for _ in range(4)]).encode())
+        os.write(writing, repr([requests.random() for _ in range(4)]).encode())
         os._exit(0)
     os.wait()
     seen.append(os.read(reading, 1000))
