@@ -185,17 +185,24 @@ class Drain:
 
     def report(self, text: str, *args: object) -> None:
         """Write a WARNING of this library into the log."""
-        self._queue.tally.reports += 1
-        self._delivery.deliver([own_record(text, *args)])
+        self._write_report(own_record(text, *args))
 
     def report_drops(self, *, final: bool = False) -> float | None:
         """Write the line about drops if it is due; returns when to look again, in seconds."""
         due = self._drop_report.due(final=final)
         if due != 0:
             return due
-        self._queue.tally.reports += 1
-        self._delivery.deliver([self._drop_report.record()])
+        self._write_report(self._drop_report.record())
         return None
+
+    def _write_report(self, record: logging.LogRecord) -> None:
+        queue = self._queue
+        queue.tally.reports += 1
+        before, queue.under_way = queue.under_way, True  # what a handler logs at this is as at any other record
+        try:
+            self._delivery.deliver([record])
+        finally:
+            queue.under_way = before
 
     def drain_inline(self, patience: float, *, keep: bool) -> bool:
         """Take and deliver all that waits now, in the thread of a caller.

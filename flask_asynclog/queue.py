@@ -105,7 +105,7 @@ class RecordQueue:
         self.inline = False
         #: Thread that drains.
         self.consumer: int | None = None
-        #: Whether it may have taken something that is not settled yet.
+        #: Whether it may have taken something that is not settled yet, or writes a report: otherwise it logs nothing.
         self.under_way = False
         self._own_waiting = 0
         self._own_allowed = OWN_RECORDS

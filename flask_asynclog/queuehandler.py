@@ -88,22 +88,22 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         """
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
         # calls it takes half as long again.
-        queue, context = self.queue, current.get()
+        queue = self.queue
         waiting = len(queue.waiting)
         entry: Entry | None = None
         try:
             message, args, levelno = record.msg, record.args, record.levelno
             if (
-                record.exc_info is None
+                type(args) is tuple
                 and type(message) is str
-                and (not args or type(args) is tuple)
+                and record.exc_info is None
                 and type(record) is self._short
                 and levelno < queue.flush_level
                 and not self.filters
                 and waiting < queue.easy
-                and (context is None or context.drains is not queue)
+                and (not queue.under_way or (context := current.get()) is None or context.drains is not queue)
             ):
-                for value in args or ():
+                for value in args:
                     if type(value) is not str and type(value) not in IMMUTABLE:
                         break
                 else:
@@ -113,7 +113,7 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                             message, args,
                         )  # fmt: skip
                     else:
-                        fields = record.__dict__.copy()
+                        fields, context = record.__dict__.copy(), current.get()
                         if (
                             len(fields) == PLAIN
                             and LAST in fields
