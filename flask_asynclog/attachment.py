@@ -29,8 +29,8 @@ class ReconfigurationWatch(logging.Handler):
     """On no logger: `logging.config` closes all handlers that `logging` knows before it configures, this one too."""
 
     def __init__(self, on_close: Callable[[], None]) -> None:
-        super().__init__()
         self._on_close = on_close
+        super().__init__()  # from here on another thread may close it
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never called."""

@@ -68,9 +68,9 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
     queue: RecordQueue  # type: ignore[assignment]  # the stdlib annotates its own queues
 
     def __init__(self, queue: RecordQueue) -> None:
-        super().__init__(cast(Any, queue))
         #: Called when somebody else closes this handler: `logging.config` does so before it reconfigures.
         self.on_close: Callable[[], None] | None = None
+        super().__init__(cast(Any, queue))  # from here on that may happen
         #: Records below this level are held for the request that runs, see `HeldRecords`, or forgotten. The queue has
         #: to be a `careful` one then.
         self.hold_below = logging.NOTSET

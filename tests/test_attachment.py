@@ -14,7 +14,9 @@ from flask import Flask
 from flask.logging import default_handler
 
 from flask_asynclog import AsyncLog
+from flask_asynclog.attachment import ReconfigurationWatch
 from flask_asynclog.handlers import AsyncQueueHandler
+from flask_asynclog.queue import RecordQueue
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -468,3 +470,25 @@ def test_a_handler_removed_on_purpose_stays_away(make_app: MakeApp) -> None:
     app.test_client().get("/")
     assert logged(asynclog) == []
     assert ours(ROOT) == []
+
+
+# A handler that another thread closes while it is made: `logging.config` closes all that `logging` knows.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: ReconfigurationWatch(lambda: None), lambda: AsyncQueueHandler(RecordQueue())],
+    ids=["watch", "queue"],
+)
+def test_a_handler_closed_while_it_is_made(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as `logging` knows it."""
+    closed: list[logging.Handler] = []
+    made_known = logging._addHandlerRef  # type: ignore[attr-defined]
+
+    def close_at_once(handler: logging.Handler) -> None:
+        made_known(handler)
+        handler.close()
+        closed.append(handler)
+
+    monkeypatch.setattr(logging, "_addHandlerRef", close_at_once)
+    assert [make()] == closed
