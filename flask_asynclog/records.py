@@ -7,6 +7,7 @@ written. The record that other handlers see is never touched: what changes, chan
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
@@ -175,10 +176,15 @@ def level_of(entry: Entry) -> int:
 
 
 def process_of(entry: Entry) -> object:
-    """Id of the process that logged it; ``None`` if that is not known."""
+    """Id of the process that logged it; ``None`` if that is not known.
+
+    That of an event is this one: a process that serves requests forks no others to serve them.
+    """
     if isinstance(entry, tuple):
         return entry[1]
-    return entry.get("process") if isinstance(entry, dict) else getattr(entry, "process", None)
+    if isinstance(entry, dict):
+        return entry.get("process")
+    return getattr(entry, "process", None) if isinstance(entry, logging.LogRecord) else os.getpid()
 
 
 def restore(entry: Entry) -> logging.LogRecord:
