@@ -19,7 +19,7 @@ class HeldRecords:
     :param accept: puts an entry of this level into the queue.
     """
 
-    def __init__(self, most: int, accept: Callable[[Entry, int], None]) -> None:
+    def __init__(self, most: int, accept: Callable[[Entry, int], object]) -> None:
         self._entries: deque[Entry] = deque(maxlen=most)
         self._accept = accept
         self._count = itertools.count().__next__

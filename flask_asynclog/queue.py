@@ -131,8 +131,8 @@ class RecordQueue:
         else:
             self.accept(record, record.levelno)
 
-    def accept(self, entry: Entry, levelno: int) -> None:
-        """The same for what `records.capture` made of a record."""
+    def accept(self, entry: Entry, levelno: int) -> bool:
+        """The same for what `records.capture` made of a record; returns whether it was accepted."""
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
         try:
             waiting = len(self.waiting)
@@ -141,13 +141,14 @@ class RecordQueue:
             else:
                 waiting = len(self)
                 if not self._accept_if_room(entry, levelno, waiting):
-                    return
+                    return False
             # Behind the append: a listener that went to sleep meanwhile has seen the record, or we see that it sleeps.
             if urgent or waiting >= self.wake_at:
                 self.call(urgent)
         except BaseException:  # a signal handler's
             self.call_after_interruption(urgent)
             raise
+        return True
 
     def accept_own(self, entry: Entry, levelno: int) -> None:
         """The same for what the thread that drains has logged itself.
@@ -163,7 +164,8 @@ class RecordQueue:
             return
         self._own_allowed -= 1
         self._own_waiting += 1
-        self.accept(entry, levelno)
+        if not self.accept(entry, levelno):
+            self._own_waiting -= 1
 
     def _accept_if_room(self, entry: Entry, levelno: int, waiting: int) -> bool:
         important = levelno >= logging.WARNING

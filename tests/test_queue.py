@@ -298,6 +298,23 @@ def test_block_does_not_wait_in_the_draining_thread() -> None:
     assert queue.tally.drops.counts() == {("queue_full", logging.INFO): 1}
 
 
+def test_its_own_records_that_find_no_room_are_not_counted_twice() -> None:
+    """As dropped for the full queue, and as waiting in it: the next records of the others would pass for its own."""
+    queue = RecordQueue(10)
+    queue.consumer = threading.get_ident()
+    draining = contextvars.copy_context()
+    draining.run(current.set, Context(drains=queue))
+    for _ in range(8):
+        queue.put(record())
+    for _ in range(OWN_RECORDS):
+        draining.run(queue.put, record())
+    assert queue.tally.drops.counts() == {("queue_full", logging.INFO): OWN_RECORDS}
+    queue.take(8)
+    for _ in range(8):  # as many as the others had
+        draining.run(queue.put, record())
+    assert len(queue) == 8
+
+
 def test_the_draining_thread_logs_no_more_than_the_others() -> None:
     """A sink that answers every record with one of its own runs dry: the number of its own records is bounded."""
     queue = RecordQueue(1000)
