@@ -239,6 +239,11 @@ class Settings:
         """Tells whether a path is among ``exclude_paths``."""
         return re.compile("|".join(map(fnmatch.translate, self.exclude_paths)) or "(?!)").match
 
+    @property
+    def held(self) -> int:
+        """Records below the normal level that are held for each request; 0: there are none."""
+        return 0 if self.buffer_level is None else self.buffer_size
+
     def differences(self, other: Settings) -> list[str]:
         """The options in which two apps that name the same file disagree though they must not."""
         return [

@@ -50,7 +50,7 @@ class RequestLog:
         self._lowest = min(logging.INFO, settings.client_error_level)
         self._excludes = settings.excludes if settings.exclude_paths else None
         self._rate = settings.sample_rate
-        self._held = settings.buffer_size if settings.buffer_level is not None else 0
+        self._held = settings.held
         # What is not known before the first request, when everything has been imported and set up.
         #: Whether Flask-Login is there.
         self.login: bool | None = None

@@ -46,7 +46,7 @@ class ResponseLog:
         self._events = events
         self._requests = requests
         self._wanted = "response" in settings.request_events
-        self._held = settings.buffer_size if settings.buffer_level is not None else 0
+        self._held = settings.held
         self._headers = frozenset(name.lower() for name in settings.response_headers)
         #: Whether there is nothing to decide about a response.
         self.logs_all = self._wanted and settings.sample_rate >= 1 and not (self._held or self._headers)
