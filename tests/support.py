@@ -100,21 +100,17 @@ def log_lines(path: Path) -> list[str]:
 
 def lines_so_far(path: Path) -> list[str]:
     """The complete lines of a log that processes still write to; none when they have just moved its files."""
-    before = [(file, _inode(file)) for file in log_files(path)]
+
+    def files() -> list[tuple[Path, int]]:
+        return [(file, file.stat().st_ino) for file in log_files(path)]
+
     try:
+        before = files()
         data = b"".join([file.read_bytes() for file, _ in before])
+        moved = files() != before
     except FileNotFoundError:  # in the middle of a rotation
-        return []
-    if before != [(file, _inode(file)) for file in log_files(path)]:
-        return []
-    return data.decode("utf-8", "replace").split("\n")[:-1]
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
+        moved = True
+    return [] if moved else data.decode("utf-8", "replace").split("\n")[:-1]
 
 
 def assert_conserved(stats: object, *, pending: int = 0) -> None:
