@@ -6,29 +6,21 @@ Runs on the request's thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from logging import Logger
-from types import FunctionType
 
 from flask_asynclog.exchange import ExchangeEvent
+from flask_asynclog.originals import if_original
 from flask_asynclog.queuehandler import AsyncQueueHandler
 from flask_asynclog.records import EVENT
 
 _root = logging.getLogger()
 
 
-def _if_of_logging(function: Callable[..., object]) -> Callable[..., object] | None:
-    # Told by the place of its code: a wrapper around it looks the same otherwise. wrapt's even has the same code.
-    if type(function) is not FunctionType:
-        return None
-    return function if function.__code__.co_filename == logging.getLevelName.__code__.co_filename else None
-
-
 #: The standard library's own; ``None`` if somebody replaced it before us. Sentry does, to see every record; ddtrace, to
 #: add to it.
-_call_handlers = _if_of_logging(Logger.callHandlers)
-_make_record = _if_of_logging(Logger.makeRecord)
-_handle = _if_of_logging(Logger.handle)
+_call_handlers = if_original(Logger.callHandlers, logging.getLevelName)
+_make_record = if_original(Logger.makeRecord, logging.getLevelName)
+_handle = if_original(Logger.handle, logging.getLevelName)
 
 
 class EventLogger:

@@ -48,6 +48,8 @@ class Exchange(RequestParts):
     sampled = True
     #: Whether records of it come to our queue only, see `EventLogger.alone`.
     alone = False
+    #: Whether that is so, both its records are wanted, and there is nothing to do for them but to log them.
+    plain = False
     #: Whether all of the response is there when it is handed over.
     ordinary = False
     #: Bytes that the app has written itself, and when it began, of `time.perf_counter`.

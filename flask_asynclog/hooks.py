@@ -17,11 +17,13 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
 from flask_asynclog.config import Settings
-from flask_asynclog.context import current
+from flask_asynclog.context import Context, current
 from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.login import current_user_id
+from flask_asynclog.originals import only_calls_functions
+from flask_asynclog.outcome import Outcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
 from flask_asynclog.requests import RequestLog
@@ -73,8 +75,7 @@ class RequestHooks:
         events = EventLogger(logger, pipeline.handler)
         self._accept = events.accept
         self._requests = RequestLog(settings, pipeline, events)
-        self._responses = responses = ResponseLog(settings, pipeline, events, requests=self._requests.wanted)
-        self._logs_all, self._outcome = responses.logs_all, responses.outcome
+        self._responses = ResponseLog(settings, pipeline, events, requests=self._requests.wanted)
         self._header = settings.request_id_header or ""
         self._lower_header = self._header.lower()
         self._environ_header = "HTTP_" + self._lower_header.upper().replace("-", "_")
@@ -84,6 +85,8 @@ class RequestHooks:
         self._by_hand = False
         #: It does not tell Python of its forks, and sends the status when it has it.
         self._in_uwsgi = "uwsgi" in modules
+        self._app = app
+        self._may_be_idle = only_calls_functions(app)
         got_request_exception.connect(self._on_exception, app)
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
@@ -122,16 +125,15 @@ class RequestHooks:
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
-            context = exchange = current.get()
-            if type(exchange) is not Exchange and exchange is not None:  # somebody has bound something already
-                exchange = exchange.origin
-                if type(exchange) is Exchange and not exchange.begun:
-                    exchange.context = context
+            exchange = current.get()
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
-                exchange = self._begin_by_hand()
+                exchange = self._bound_exchange(exchange) or self._begin_by_hand()
             self._requests.begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
         except Exception as error:
             say_failure("preprocess_request", error)
+        app = self._app
+        if self._may_be_idle and not (app.before_request_funcs or app.url_value_preprocessors):
+            return None  # it looks for functions to call, for two microseconds
         return self._preprocess_request(*args)
 
     def process_response(self, response: Response) -> Response:
@@ -176,30 +178,37 @@ class RequestHooks:
                         request_id = None
             if request_id is not None:
                 headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
-            if not exchange.begun:  # Flask had not come so far
-                self._requests.begin(exchange, Request(environ, populate_request=False))
         except Exception as error:
             say_failure("start_response", error)
         # Before it is logged: a server that refuses the headers makes a 500 of it.
         write = start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
-        if exchange.begun and (exchange.to_come is not None or not exchange.responded):
-            try:
+        try:
+            if (
+                exchange.plain and exchange.ordinary and not exchange.responded
+                and "opentelemetry.trace" not in modules
+            ):  # fmt: skip
                 exchange.responded = True
-                if self._requests.login:
-                    exchange.user = current_user_id()
-                if "opentelemetry.trace" in modules:
-                    keep_span()
-                if exchange.ordinary and exchange.to_come is None:
-                    outcome = self._outcome(exchange, status, size, current.get())
-                    if exchange.alone and self._logs_all:
-                        self._accept(outcome, outcome.levelno)
-                    else:
-                        self._responses.log(outcome, headers)
-                else:
-                    exchange.to_come = status, size, headers
-            except Exception as error:
-                say_failure("start_response", error)
+                outcome = Outcome(exchange, status, size, current.get())
+                self._accept(outcome, outcome.levelno)
+                return write
+            if not exchange.begun:  # Flask had not come so far
+                self._requests.begin(exchange, Request(environ, populate_request=False))
+            if exchange.to_come is not None or not exchange.responded:
+                self._respond(exchange, status, size, headers)
+        except Exception as error:
+            say_failure("start_response", error)
         return write if exchange.to_come is None else partial(write_to, exchange, write)
+
+    def _respond(self, exchange: Exchange, status: str, size: str | None, headers: list[tuple[str, str]]) -> None:
+        exchange.responded = True
+        if self._requests.login:
+            exchange.user = current_user_id()
+        if "opentelemetry.trace" in modules:
+            keep_span()
+        if exchange.ordinary and exchange.to_come is None:
+            self._responses.log(self._responses.outcome(exchange, status, size, current.get()), headers)
+        else:
+            exchange.to_come = status, size, headers
 
     def _request_id(self, environ: WSGIEnvironment, now: float) -> str | None:
         if not self._header:
@@ -222,6 +231,14 @@ class RequestHooks:
         if exchange is not None:
             exchange.note_error(exception)
             keep_span()
+
+    def _bound_exchange(self, context: Context | None) -> Exchange | None:
+        """The one that somebody has bound something to, before it begins."""
+        exchange = None if context is None else context.origin
+        if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+            return None
+        exchange.context = context
+        return exchange
 
     # A context pushed by hand, and ``preprocess_request`` called in it; or that of a request whose app was called by a
     # generator, so that `wsgi_app` has returned already.

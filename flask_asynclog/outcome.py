@@ -60,13 +60,12 @@ class Outcome:
     def __init__(self, exchange: Exchange, status: str, size: str | None, context: Context | None = None) -> None:
         self.exchange = exchange
         # Both as an app gave them, which may have another type than WSGI wants.
-        self.status = status if type(status) is str else _text(status)
         self.size = size
+        self.status = status = status if type(status) is str else _text(status)
         self.context = context or exchange
         #: From the coming of the request.
         self.seconds = seconds = perf_counter() - exchange.started
         source = exchange.source
-        status = self.status
         if status < "4" and seconds < source.slow_threshold and exchange.error is None:
             self.levelno = logging.INFO
         elif status >= "5" or exchange.error is not None:

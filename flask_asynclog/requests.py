@@ -50,11 +50,18 @@ class RequestLog:
         self._lowest = min(logging.INFO, settings.client_error_level)
         self._excludes = settings.excludes if settings.exclude_paths else None
         self._rate = settings.sample_rate
+        #: Whether both records of each request are wanted, and nothing else.
+        self._wants_all = (
+            self.wanted
+            and "response" in settings.request_events
+            and self._rate >= 1
+            and not (settings.held or settings.exclude_paths or settings.response_headers)
+        )
         self._held = settings.held
         # What is not known before the first request, when everything has been imported and set up.
         #: Whether Flask-Login is there.
         self.login: bool | None = None
-        #: Whether there is nothing to decide about a request.
+        #: Whether there is nothing to decide about a request, nor about its response.
         self._simple = False
 
     def begin(self, exchange: Exchange, request: Request) -> None:
@@ -62,7 +69,8 @@ class RequestLog:
         pipeline = self._pipeline
         exchange.alone = alone = self._events.alone(self._lowest)
         exchange.begin(request, pipeline.shows_fields or not alone, pipeline.shows_threads)
-        if self._simple and alone and not pipeline.reconfigured and not pipeline.queue.careful:
+        if alone and self._simple and not pipeline.reconfigured and not pipeline.queue.careful:
+            exchange.plain = True
             self._accept(exchange, logging.INFO)
         else:
             self._decide(exchange)
@@ -76,7 +84,7 @@ class RequestLog:
             pipeline.repair()
         if self.login is None:
             self.login = "flask_login" in modules
-            self._simple = self.wanted and self._rate >= 1 and not self._held and self._excludes is None
+            self._simple = self._wants_all and not self.login
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):

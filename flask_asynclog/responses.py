@@ -48,8 +48,6 @@ class ResponseLog:
         self._wanted = "response" in settings.request_events
         self._held = settings.held
         self._headers = frozenset(name.lower() for name in settings.response_headers)
-        #: Whether there is nothing to decide about a response.
-        self.logs_all = self._wanted and settings.sample_rate >= 1 and not (self._held or self._headers)
         #: What is made of a response that is whole.
         self.outcome = SentOutcome if self._headers else Outcome
         #: It sends the status when it has it.

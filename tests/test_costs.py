@@ -84,6 +84,38 @@ def test_a_request_is_a_dozen_calls(quiet: Quiet) -> None:
     assert called["accept"] == 2
 
 
+def instructions_of(function: Callable[[], object]) -> Counter[str]:
+    """Instructions of the interpreter that the package's functions take on this thread while ``function`` runs."""
+    counted: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            counted[frame.f_code.co_name] += 1
+        return note
+
+    for _ in range(20):  # Python writes the code of what is called often anew
+        function()
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return counted
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 counts instructions only where it traced before")
+def test_a_request_is_some_hundred_instructions(quiet: Quiet) -> None:
+    """Most of what both records cost, where nothing has to be decided."""
+    app, _ = quiet()
+    client = app.test_client()
+    counted = instructions_of(lambda: client.get("/x"))
+    assert 300 < sum(counted.values()) <= 660, counted
+
+
 def blocks_of(function: Callable[[], object], count: int) -> float:
     """Blocks of memory that each call leaves behind."""
     for _ in range(200):
