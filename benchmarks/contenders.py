@@ -36,6 +36,8 @@ class Logging:
     error: Callable[..., object] = nothing
     #: Drain and end: what was logged before is in the file afterwards, as far as the contender is able to.
     close: Callable[[], object] = nothing
+    #: What was logged before is under way to the file at the latest, where it would wait otherwise.
+    flush: Callable[[], object] = nothing
     #: Records that it says it has dropped; ``None``: it does not say.
     dropped: Callable[[], int | None] = lambda: None
     #: Whether messages have ``{}`` in them, rather than ``%s``.
@@ -179,7 +181,7 @@ def open_loguru(app: Flask, directory: Path) -> Logging:
         logger.complete()
         logger.remove()
 
-    return Logging(logger.info, logger.warning, logger.error, close, braces=True)
+    return Logging(logger.info, logger.warning, logger.error, close, logger.complete, braces=True)
 
 
 def open_picologging(app: Flask, directory: Path) -> Logging:
@@ -235,7 +237,7 @@ def open_logxide(app: Flask, directory: Path) -> Logging:
             time.sleep(0.2)
         file.close()
 
-    return Logging(logger.info, logger.warning, logger.error, close)
+    return Logging(logger.info, logger.warning, logger.error, close, logxide.flush)
 
 
 def open_ours(app: Flask, directory: Path, **options: Any) -> Logging:
@@ -248,8 +250,11 @@ def open_ours(app: Flask, directory: Path, **options: Any) -> Logging:
     def close() -> None:
         asynclog.stop(60)
 
+    def flush() -> None:
+        asynclog.flush(60)
+
     return Logging(
-        logger.info, logger.warning, logger.error, close, lambda: asynclog.stats().dropped, own_requests=True
+        logger.info, logger.warning, logger.error, close, flush, lambda: asynclog.stats().dropped, own_requests=True
     )
 
 

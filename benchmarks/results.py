@@ -188,6 +188,15 @@ class Blocks:
             if name != self.reference
         ]
 
+    def rows_by_reference(self, figure: str, text: str, target: Target | None = None) -> list[Row]:
+        """Each contender's ``figure``, which is one by the reference's already; the target is for ours."""
+        floor = self.floor(figure)
+        return [
+            self.row(name, text, "ratio", self.plain(name, figure), floor, target if name == "ours" else None, 1.0)
+            for name in self.contenders
+            if name != self.reference
+        ]
+
     def rows_plain(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, as it is."""
         floor = self.floor(figure)

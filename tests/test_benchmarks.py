@@ -15,7 +15,7 @@ from statistics import median
 
 import pytest
 
-from benchmarks import block, openloop, plots, rounds, serving, sink, slowdisk, tables
+from benchmarks import block, openloop, pairs, plots, rounds, serving, sink, slowdisk, tables
 from benchmarks.__main__ import as_json
 from benchmarks.contenders import CONTENDERS
 from benchmarks.results import Block, Blocks, Row
@@ -113,6 +113,50 @@ def test_the_floor_is_what_the_same_thing_differs_from_itself_by() -> None:
 def test_verdicts(found: Estimate, floor: float | None, target: Target, neutral: float | None, expected: str) -> None:
     """Met and not met need the whole interval and the floor on one side; everything else is not resolved."""
     assert verdict(found, floor, target, neutral) == expected
+
+
+def test_turns_that_alternate_see_what_drifts_on_both_sides() -> None:
+    """The median of what each pair differs by, in an order left to chance, with a rest before each turn."""
+    turns: list[str] = []
+
+    def rest() -> None:
+        turns.append("rest")
+
+    def turn(name: str, value: float) -> float:
+        turns.append(name)
+        return 10.0 * ((len(turns) - 1) // 4) + value  # the machine becomes slower from pair to pair
+
+    found = pairs.by_turns(lambda: turn("one", 7.0), lambda: turn("other", 2.0), 20, random.Random(3), rest)
+    assert pairs.difference(found) == 5.0
+    assert turns[::2] == ["rest"] * 40
+    firsts = turns[1::4]
+    assert {*firsts} == {"one", "other"}
+    assert all({first, second} == {"one", "other"} for first, second in zip(firsts, turns[3::4], strict=True))
+
+
+def test_a_turn_waits_until_the_last_one_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the process is at work; but not for ever."""
+    work = [pairs.MOMENT] * 3
+    clock = {"now": 0.0, "cpu": 0.0}
+
+    class Time:
+        def monotonic(self) -> float:
+            return clock["now"]
+
+        def process_time(self) -> float:
+            return clock["cpu"]
+
+        def sleep(self, seconds: float) -> None:
+            clock["now"] += seconds
+            clock["cpu"] += work.pop() if work else 0.0
+
+    monkeypatch.setattr(pairs, "time", Time())
+    pairs.settle(pairs.time.process_time)
+    assert clock["now"] == pytest.approx(4 * pairs.MOMENT)
+    work = [pairs.MOMENT] * 10_000
+    clock["now"] = 0.0
+    pairs.settle(pairs.time.process_time)
+    assert clock["now"] == pytest.approx(pairs.PATIENCE, abs=2 * pairs.MOMENT)
 
 
 def some_blocks(ours: list[float], floor: float, landed: Landed | None = None) -> Blocks:
@@ -264,11 +308,11 @@ def test_a_contender_writes_what_it_is_asked_to(name: str) -> None:
     # Not imported here: logxide brings others with it that patch this process.
     if importlib.util.find_spec(contender.needs) is None:
         pytest.skip(f"{contender.needs} is not installed")
-    done = block.run(Block(0, name), "requests", {"warm": 2, "requests": 20, "seed": 1}, HANG)
+    done = block.run(Block(0, name), "requests", {"warm": 2, "requests": 20, "turns": 2, "size": 5, "seed": 1}, HANG)
     assert done.error == ""
     if contender.writes:
         assert done.landed is not None
-        assert done.landed.expected == 44
+        assert done.landed.expected == 64
         assert done.landed.complete, done.landed
     assert set(done.percentiles) == {"p50", "p90", "p99", "p99.9", "max"}
 

@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
+from statistics import median
 from time import perf_counter_ns
 
 from flask import Flask
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.pairs import by_turns, difference
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.sink import Expected, mark
 from benchmarks.statistics import Target, percentiles
 
 
-def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
-    """Bursts of calls, each call timed; between bursts the other side catches up."""
-    app = Flask("bench")
-    its = contender.start(app, directory, requests=False)
-    info, text = its.info, its.message("record %s of %s")
-    bursts, size = parameters["bursts"], parameters["size"]
-    marks = [mark("c", number) for number in range(bursts * size)]
+def times_of(info: Callable[..., object], text: str, marks: Iterable[str]) -> list[float]:
+    """One call for each of ``marks``: µs of each."""
     times: list[int] = []
+    for item in marks:
+        began = perf_counter_ns()
+        info(text, item, "bench")
+        times.append(perf_counter_ns() - began)
+    return [each / 1000 for each in times]
+
+
+def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
+    """Bursts of calls, each call timed; between bursts the other side catches up.
+
+    The median call by turns with one to a handler that does nothing; the other figures are of bursts alone.
+    """
+    app, bare = Flask("bench"), Flask("bare")
+    its = contender.start(app, directory, requests=False)
+    null = CONTENDERS["null"].open(bare, directory)
+    bare.logger.propagate = False  # there may be handlers on root
+    bursts, turns, size = (parameters[name] for name in ("bursts", "turns", "size"))
+    marks = [mark("c", number) for number in range((bursts + turns) * size)]
+    ahead = iter(marks)
+    text = its.message("record %s of %s")
+    micro: list[float] = []
     for burst in range(bursts):
-        for item in marks[burst * size : (burst + 1) * size]:
-            began = perf_counter_ns()
-            info(text, item, "bench")
-            times.append(perf_counter_ns() - began)
+        times = times_of(its.info, text, islice(ahead, size))
+        micro += times if burst else []  # the first one warms up
         time.sleep(parameters["pause"])
+    pairs = by_turns(
+        lambda: median(times_of(its.info, text, islice(ahead, size))),
+        lambda: median(times_of(null.info, "record %s of %s", marks[:size])),
+        turns,
+        random.Random(parameters["seed"]),
+    )
     dropped = its.dropped()
     its.close()
-    micro = [each / 1000 for each in times[size:]]  # the first burst warms up
     found = percentiles(micro)
-    figures = {name: found[name] for name in ("p50", "p99", "p99.9")}
     expected = Expected({"record/c": len(marks)}, {}) if contender.writes else None
-    return Measured({**figures, "mean": sum(micro) / len(micro)}, found, expected, dropped)
+    figures = {"p50": difference(pairs), "p99": found["p99"], "p99.9": found["p99.9"], "mean": sum(micro) / len(micro)}
+    return Measured(figures, found, expected, dropped)
 
 
 def conclude(blocks: Blocks) -> list[Row]:
@@ -49,6 +73,9 @@ def conclude(blocks: Blocks) -> list[Row]:
     return rows
 
 
+#: Contenders that a quick run leaves out.
+_NOT_QUICK = ("stdlib-simple", "logxide", "picologging")
+
 SCENARIO = Scenario(
     name="caller",
     question="What does one record cost its caller?",
@@ -56,8 +83,8 @@ SCENARIO = Scenario(
         "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="null",
-    quick=Plan(3, {"bursts": 6, "size": 500, "pause": 0.02}),
-    full=Plan(10, {"bursts": 11, "size": 1000, "pause": 0.04}),
+    quick=Plan(3, {"bursts": 6, "turns": 10, "size": 500, "pause": 0.02}, _NOT_QUICK),
+    full=Plan(8, {"bursts": 11, "turns": 20, "size": 1000, "pause": 0.04}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip

@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from statistics import median
+
+from flask import Flask
 
 from benchmarks import app
-from benchmarks.contenders import Contender
+from benchmarks.contenders import CONTENDERS, Contender, Logging
+from benchmarks.pairs import by_turns, difference, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.statistics import Target, percentiles
 
 
-def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
-    """Requests one after the other, without a server; CPU until all is in the file."""
-    made, its = app.make(contender, directory)
-    warm, count = parameters["warm"], parameters["requests"]
-    for environ in app.environs("warm", warm):
-        app.answer(made, environ)
-    gc.collect()  # once in a process's life Python goes through all that was imported: not while it is measured
+def times_of(made: Flask, environs: Iterator[app.Environ]) -> list[float]:
+    """Requests one after the other, without a server: µs of each."""
+    return [app.timed(made, environ) * 1e6 for environ in environs]
+
+
+def turn(made: Flask, its: Logging, environs: Iterator[app.Environ], count: int) -> tuple[float, float]:
+    """The median of so many requests; and CPU of each, until all is in the file. Both in µs."""
     cpu = time.process_time()
-    micro = [app.timed(made, environ) * 1e6 for environ in app.environs("r", count)]
+    times = times_of(made, islice(environs, count))
+    its.flush()
+    settle()
+    return median(times), (time.process_time() - cpu) / count * 1e6
+
+
+def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
+    """Requests by turns with those of an app that does not log; and many in a row, for the percentiles."""
+    made, its = app.make(contender, directory)
+    bare, nothing = app.make(CONTENDERS["none"], directory)
+    warm, count, turns, size = (parameters[name] for name in ("warm", "requests", "turns", "size"))
+    times_of(made, app.environs("warm", warm))
+    times_of(bare, app.environs("bare", warm))
+    gc.collect()  # once in a process's life Python goes through all that was imported: not while it is measured
+    ahead, others = app.environs("turn", turns * size), app.environs("bare", turns * size)
+    pairs = by_turns(
+        lambda: turn(made, its, ahead, size),
+        lambda: turn(bare, nothing, others, size),
+        turns,
+        random.Random(parameters["seed"]),
+    )
+    found = percentiles(times_of(made, app.environs("r", count)))
     dropped = its.dropped()
     its.close()
-    cpu = (time.process_time() - cpu) / count * 1e6
-    found = percentiles(micro)
-    expected = app.expected_of_requests(contender, its, {"warm": warm, "r": count})
-    return Measured({"p50": found["p50"], "p99": found["p99"], "cpu": cpu}, found, expected, dropped)
+    expected = app.expected_of_requests(contender, its, {"warm": warm, "turn": turns * size, "r": count})
+    p50, cpu = (difference([(one[figure], other[figure]) for one, other in pairs]) for figure in (0, 1))
+    return Measured({"p50": p50, "p99": found["p99"], "cpu": cpu}, found, expected, dropped)
 
 
 def conclude(blocks: Blocks) -> list[Row]:
@@ -41,6 +68,9 @@ def conclude(blocks: Blocks) -> list[Row]:
     return rows + blocks.rows_above("p99", "a request, p99, above none", "µs")
 
 
+#: Contenders that a quick run leaves out.
+_NOT_QUICK = ("stdlib-simple", "logxide", "picologging")
+
 SCENARIO = Scenario(
     name="requests",
     question="What do both records of a request cost?",
@@ -48,8 +78,8 @@ SCENARIO = Scenario(
         "none", "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="none",
-    quick=Plan(3, {"warm": 200, "requests": 2000}),
-    full=Plan(10, {"warm": 300, "requests": 4000}),
+    quick=Plan(2, {"warm": 200, "requests": 1000, "turns": 10, "size": 200}, _NOT_QUICK),
+    full=Plan(8, {"warm": 300, "requests": 4000, "turns": 20, "size": 200}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip

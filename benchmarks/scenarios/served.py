@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import app, openloop, serving
 from benchmarks.contenders import CONTENDERS, Contender, Logging
+from benchmarks.pairs import by_turns, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.sink import Expected, mark
-from benchmarks.statistics import Target, percentiles
+from benchmarks.statistics import Target, percentile, percentiles
 
 #: Of what the server can do.
 LOAD = 0.7
@@ -41,50 +45,99 @@ def prepare(parameters: Parameters) -> dict[str, Any]:
     return {"saturation": found, "rate": LOAD * found}
 
 
+class Asker:
+    """Puts planned loads on a server, and knows how often each mark was answered."""
+
+    def __init__(self, server: serving.Server, view: str) -> None:
+        self.server = server
+        self.view = view
+        #: Requests by their tag.
+        self.counts: dict[str, int] = {}
+
+    def ask(self, moments: Sequence[float]) -> list[float]:
+        """A request at each of ``moments``; µs of each.
+
+        :raises RuntimeError: if one is not answered.
+        """
+        tag = f"r{len(self.counts)}"
+        answers = openloop.open_loop(self.server.port, moments, paths(tag, self.view))
+        if answers.failed:
+            raise RuntimeError(f"{answers.failed} of {len(moments)} requests were not answered")
+        self.counts[tag] = len(answers.latencies)
+        return [each * 1e6 for each in answers.latencies]
+
+    def rest(self) -> None:
+        """Let the server catch up."""
+        settle(self.server.cpu, 0.1, 20.0)
+
+
+@dataclass
+class Loaded:
+    """What a server did under one load, beside the one that it is compared with."""
+
+    #: µs of its requests.
+    micro: list[float]
+    #: Its p99 by that of the other, the median of all pairs of turns.
+    ratio: float
+
+
+def by_turns_at(rate: float, its: Asker, other: Asker, parameters: Parameters, choose: random.Random) -> Loaded:
+    """Both at this rate by turns; in each pair both have the same plan."""
+    plans = [openloop.poisson(rate, parameters["seconds"], choose.getrandbits(32)) for _ in range(parameters["turns"])]
+    one, another = iter(plans), iter(plans)
+    for each in (its, other):
+        each.ask(openloop.even(rate, 0.25))  # warms up
+
+    def rest() -> None:
+        its.rest()
+        other.rest()
+
+    pairs = by_turns(lambda: its.ask(next(one)), lambda: other.ask(next(another)), len(plans), choose, rest)
+    ratio = median(percentile(mine, 99) / percentile(theirs, 99) for mine, theirs in pairs)
+    return Loaded([each for mine, _ in pairs for each in mine], ratio)
+
+
 def load(
     contender: Contender,
+    reference: str,
     parameters: Parameters,
     directory: Path,
     view: str,
     rates: Sequence[float],
     *,
     requests: bool,
-) -> tuple[list[dict[str, float]], Expected | None]:
-    """One server under planned loads, one after the other; the plans are the same for all contenders of a round.
+) -> tuple[list[Loaded], Expected | None]:
+    """Two servers, the contender's and one with the reference, under planned loads.
 
-    :returns: the percentiles of each load, and what is to be in the files.
+    :returns: what came of each load, and what is to be in the contender's files.
     """
-    counts: dict[str, int] = {}
-    found: list[dict[str, float]] = []
-    with serving.serve(contender.name, directory, requests=requests) as server:
-        for number, rate in enumerate(rates):
-            warm, moments = openloop.even(rate, 0.25), openloop.poisson(rate, parameters["seconds"], parameters["seed"])
-            for tag, plan in ((f"warm{number}", warm), (f"r{number}", moments)):
-                answers = openloop.open_loop(server.port, plan, paths(tag, view))
-                if answers.failed:
-                    raise RuntimeError(f"{answers.failed} of {len(plan)} requests were not answered")
-                counts[tag] = len(answers.latencies)
-                if plan is moments:
-                    found.append(percentiles([each * 1e6 for each in answers.latencies]))
-    its = Logging(own_requests=contender.name == "ours")
-    return found, app.expected_of_requests(contender, its, counts, view) if requests else None
+    beside = directory.parent / "reference"
+    beside.mkdir()
+    choose = random.Random(parameters["seed"])
+    with (
+        serving.serve(contender.name, directory, requests=requests) as server,
+        serving.serve(reference, beside, requests=False) as second,
+    ):
+        its, other = Asker(server, view), Asker(second, view)
+        found = [by_turns_at(rate, its, other, parameters, choose) for rate in rates]
+    own_requests = Logging(own_requests=contender.name == "ours")
+    return found, app.expected_of_requests(contender, own_requests, its.counts, view) if requests else None
 
 
 def measure(contender: Contender, parameters: Parameters, directory: Path) -> Measured:
     """The small view, both records of each request."""
-    rates, requests = [parameters["rate"]], contender.name != "none"
-    (found,), expected = load(contender, parameters, directory, "item", rates, requests=requests)
-    return Measured({"p50": found["p50"], "p99": found["p99"]}, found, expected)
+    requests = contender.name != "none"
+    (loaded,), expected = load(
+        contender, "none", parameters, directory, "item", [parameters["rate"]], requests=requests
+    )
+    found = percentiles(loaded.micro)
+    return Measured({"ratio": loaded.ratio, "p50": found["p50"], "p99": found["p99"]}, found, expected)
 
 
 def conclude(blocks: Blocks) -> list[Row]:
     """By no logging."""
-    rows: list[Row] = []
-    for name in blocks.contenders:
-        if name != blocks.reference:
-            found, floor = blocks.quotient(name, blocks.reference, "p99")
-            target = Target(1.05, floor_suffices=True) if name == "ours" else None
-            rows.append(blocks.row(name, "p99 by that of none", "ratio", found, floor, target, 1.0))
+    target = Target(1.05, floor_suffices=True)
+    rows = blocks.rows_by_reference("ratio", "p99 by that of none", target)
     return rows + blocks.rows_plain("p99", "p99", "µs") + blocks.rows_plain("p50", "p50", "µs")
 
 
@@ -98,8 +151,8 @@ SCENARIO = Scenario(
     question="What does logging add to the p99 of a server at 70 % of its capacity?",
     contenders=("none", "file", "clh", "stdlib", "ours"),
     reference="none",
-    quick=Plan(3, {"calibrate": 1.5, "seconds": 1.2}, without=("clh", "stdlib")),
-    full=Plan(6, {"calibrate": 4.0, "seconds": 3.0}),
+    quick=Plan(1, {"calibrate": 1.0, "seconds": 0.5, "turns": 2}, without=("clh", "stdlib")),
+    full=Plan(3, {"calibrate": 4.0, "seconds": 1.0, "turns": 5}),
     measure=measure,
     conclude=conclude,
     prepare=prepare,

@@ -1,0 +1,61 @@
+"""Two things measured in one process, by turns: what disturbs the machine for a while disturbs both.
+
+Blocks are seconds apart, and on a shared machine those may differ by more than what is looked for. Used in a block's
+own process.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import TypeVar
+
+#: Of a turn.
+Result = TypeVar("Result")
+#: Share of a moment in which a process that has caught up is at work.
+IDLE = 0.1
+#: Seconds of such a moment, and how long to wait for one.
+MOMENT, PATIENCE = 0.002, 2.0
+
+
+def settle(cpu: Callable[[], float] = time.process_time, moment: float = MOMENT, patience: float = PATIENCE) -> None:
+    """Wait until there is nothing done in the background any more.
+
+    :param cpu: CPU time used so far, in seconds; by default by this process.
+    :param moment: seconds without work that are enough.
+    :param patience: longest wait, in seconds.
+    """
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = cpu()
+        time.sleep(moment)
+        if cpu() - before < moment * IDLE:
+            return
+
+
+def by_turns(
+    one: Callable[[], Result],
+    other: Callable[[], Result],
+    count: int,
+    choose: random.Random,
+    rest: Callable[[], object] = settle,
+) -> list[tuple[Result, Result]]:
+    """So many turns of each, in pairs; which of a pair is the first is left to chance.
+
+    :param rest: called before each turn: what went before has to catch up.
+    """
+    found: list[tuple[Result, Result]] = []
+    for _ in range(count):
+        taken: dict[Callable[[], Result], Result] = {}
+        for turn in choose.sample((one, other), 2):
+            rest()
+            taken[turn] = turn()
+        found.append((taken[one], taken[other]))
+    return found
+
+
+def difference(pairs: Sequence[tuple[float, float]]) -> float:
+    """Median of what the two of a pair differ by."""
+    return median(one - other for one, other in pairs)
