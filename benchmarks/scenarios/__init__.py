@@ -7,8 +7,8 @@ import importlib
 from benchmarks.scenario import Scenario
 
 NAMES = (
-    "caller", "requests", "served", "twenty", "io_return", "slow_disk", "writers", "memory", "idle", "imports",
-    "threads", "lag", "exit", "burst", "calibration",
+    "caller", "requests", "before", "served", "twenty", "io_return", "slow_disk", "writers", "memory", "idle",
+    "imports", "threads", "lag", "exit", "burst", "calibration",
 )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
     """Requests by turns with those of an app that does not log; and many in a row, for the percentiles."""
     made, its = app.make(contender, directory)
     bare, nothing = app.make(CONTENDERS["none"], directory)
+    if parameters.get("before"):
+        for each in (made, bare):
+            each.before_request(lambda: None)
     warm, count, turns, size = (parameters[name] for name in ("warm", "requests", "turns", "size"))
     times_of(made, app.environs("warm", warm))
     times_of(bare, app.environs("bare", warm))
