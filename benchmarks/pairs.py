@@ -42,17 +42,19 @@ def by_turns(
     choose: random.Random,
     rest: Callable[[], object] = settle,
 ) -> list[tuple[Result, Result]]:
-    """So many turns of each, in pairs; which of a pair is the first is left to chance.
+    """So many turns of each, in pairs; each is the first of every other pair, which of them at first is left to chance.
 
     :param rest: called before each turn: what went before has to catch up.
     """
     found: list[tuple[Result, Result]] = []
+    order = choose.sample((one, other), 2)
     for _ in range(count):
         taken: dict[Callable[[], Result], Result] = {}
-        for turn in choose.sample((one, other), 2):
+        for turn in order:
             rest()
             taken[turn] = turn()
         found.append((taken[one], taken[other]))
+        order.reverse()
     return found
 
 

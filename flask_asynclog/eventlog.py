@@ -15,7 +15,6 @@ from flask_asynclog.records import EVENT
 
 _root = logging.getLogger()
 
-
 #: The standard library's own; ``None`` if somebody replaced it before us. Sentry does, to see every record; ddtrace, to
 #: add to it.
 _call_handlers = if_original(Logger.callHandlers, logging.getLevelName)

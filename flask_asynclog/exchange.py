@@ -48,7 +48,7 @@ class Exchange(RequestParts):
     sampled = True
     #: Whether records of it come to our queue only, see `EventLogger.alone`.
     alone = False
-    #: Whether that is so, both its records are wanted, and there is nothing to do for them but to log them.
+    #: Whether that is so, and there is nothing to decide about its response if that is whole.
     plain = False
     #: Whether all of the response is there when it is handed over.
     ordinary = False

@@ -178,6 +178,8 @@ class RequestHooks:
                         request_id = None
             if request_id is not None:
                 headers = [*headers, (self._header, request_id)]  # a new one: theirs may serve other responses too
+            if not exchange.begun:  # Flask had not come so far
+                self._requests.begin(exchange, Request(environ, populate_request=False))
         except Exception as error:
             say_failure("start_response", error)
         # Before it is logged: a server that refuses the headers makes a 500 of it.
@@ -191,9 +193,7 @@ class RequestHooks:
                 outcome = Outcome(exchange, status, size, current.get())
                 self._accept(outcome, outcome.levelno)
                 return write
-            if not exchange.begun:  # Flask had not come so far
-                self._requests.begin(exchange, Request(environ, populate_request=False))
-            if exchange.to_come is not None or not exchange.responded:
+            if exchange.begun and (exchange.to_come is not None or not exchange.responded):
                 self._respond(exchange, status, size, headers)
         except Exception as error:
             say_failure("start_response", error)

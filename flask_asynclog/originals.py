@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from flask import Flask
@@ -33,7 +33,12 @@ def only_calls_functions(app: Flask) -> bool:
 
     Those are its ``before_request_funcs`` and ``url_value_preprocessors``.
     """
-    function = getattr(app.preprocess_request, "__func__", None)
-    if function is None or function is not Flask.preprocess_request or if_original(function, Flask.__init__) is None:
+    method: object = app.preprocess_request
+    if type(method) is not MethodType or method.__func__ is not Flask.preprocess_request:
         return False
-    return _PREPROCESSES.issuperset(function.__code__.co_names)
+    function = if_original(Flask.preprocess_request, Flask.__init__)
+    if function is None:
+        return False
+    code = function.__code__
+    nested = code.co_freevars or any(isinstance(constant, CodeType) for constant in code.co_consts)
+    return not nested and _PREPROCESSES.issuperset(code.co_names)

@@ -50,18 +50,17 @@ class RequestLog:
         self._lowest = min(logging.INFO, settings.client_error_level)
         self._excludes = settings.excludes if settings.exclude_paths else None
         self._rate = settings.sample_rate
-        #: Whether both records of each request are wanted, and nothing else.
-        self._wants_all = (
-            self.wanted
-            and "response" in settings.request_events
+        #: Whether there is nothing to decide about the response of a request that is not left out.
+        self._plain = (
+            "response" in settings.request_events
             and self._rate >= 1
-            and not (settings.held or settings.exclude_paths or settings.response_headers)
+            and not (settings.held or settings.response_headers)
         )
         self._held = settings.held
         # What is not known before the first request, when everything has been imported and set up.
         #: Whether Flask-Login is there.
         self.login: bool | None = None
-        #: Whether there is nothing to decide about a request, nor about its response.
+        #: The same of all requests, and of their responses.
         self._simple = False
 
     def begin(self, exchange: Exchange, request: Request) -> None:
@@ -83,15 +82,18 @@ class RequestLog:
         if pipeline.reconfigured:
             pipeline.repair()
         if self.login is None:
-            self.login = "flask_login" in modules
-            self._simple = self._wants_all and not self.login
+            login = "flask_login" in modules
+            self._plain = self._plain and not login
+            self._simple = self._plain and self.wanted and self._excludes is None
+            self.login = login  # last: then another thread does not look
         if self._held:
             exchange.held = HeldRecords(self._held, pipeline.queue.accept)
         if self._excludes is not None and self._excludes(exchange.path):
-            exchange.silent, exchange.alone = True, False  # the short way looks at one of them
+            exchange.silent = True
             return
         if pipeline.queue.careful:
             exchange.own_span = current_span()
+        exchange.plain = alone and self._plain
         if self._rate < 1 and random() >= self._rate:
             exchange.sampled = False
         elif self.wanted:

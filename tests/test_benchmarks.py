@@ -116,7 +116,7 @@ def test_verdicts(found: Estimate, floor: float | None, target: Target, neutral:
 
 
 def test_turns_that_alternate_see_what_drifts_on_both_sides() -> None:
-    """The median of what each pair differs by, in an order left to chance, with a rest before each turn."""
+    """The median of what each pair differs by; each is first in every other pair, with a rest before each turn."""
     turns: list[str] = []
 
     def rest() -> None:
@@ -129,9 +129,7 @@ def test_turns_that_alternate_see_what_drifts_on_both_sides() -> None:
     found = pairs.by_turns(lambda: turn("one", 7.0), lambda: turn("other", 2.0), 20, random.Random(3), rest)
     assert pairs.difference(found) == 5.0
     assert turns[::2] == ["rest"] * 40
-    firsts = turns[1::4]
-    assert {*firsts} == {"one", "other"}
-    assert all({first, second} == {"one", "other"} for first, second in zip(firsts, turns[3::4], strict=True))
+    assert turns[1::2] in (["one", "other", "other", "one"] * 10, ["other", "one", "one", "other"] * 10)
 
 
 def test_a_turn_waits_until_the_last_one_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from types import FrameType
 from typing import Any
 
 import flask.app
@@ -52,6 +54,63 @@ def test_a_later_flask_that_does_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     later = in_flask("def preprocess_request(self, ctx):\n    return self.before_request_funcs[ctx.request.endpoint]\n")
     monkeypatch.setattr(Flask, "preprocess_request", later)
     assert only_calls_functions(Flask("later"))
+
+
+def test_a_later_flask_that_does_more_in_a_nested_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks into that, so it is called."""
+    later = in_flask("def preprocess_request(self, *args):\n    (lambda: calls)()\n")
+    monkeypatch.setattr(Flask, "preprocess_request", later)
+    assert not only_calls_functions(Flask("later"))
+
+
+def test_flask_is_called_where_there_are_functions(make_app: MakeApp) -> None:
+    """And is not, while there are none."""
+    called: list[object] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is Flask.preprocess_request.__code__:
+            called.append(frame.f_locals["self"])
+
+    def get(app: Flask) -> None:
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            app.test_client().get("/")
+        finally:
+            sys.setprofile(before)
+
+    without, _ = make_app("without")
+    get(without)
+    assert not called
+    app, _ = make_app("with")
+    app.before_request(lambda: None)
+    get(app)
+    assert called == [app]
+
+
+class Proxy:
+    """A wrapper as wrapt makes them: it shows all that the method has, and does more when it is called."""
+
+    def __init__(self, method: Callable[..., Any], done: list[str]) -> None:
+        self._method = method
+        self._done = done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._method, name)
+
+    def __call__(self, *args: Any) -> Any:
+        self._done.append("more")
+        return self._method(*args)
+
+
+def test_a_proxy_around_the_method(done: list[str]) -> None:
+    """Of one app, or of a subclass."""
+    app = Flask("proxy")
+    app.preprocess_request = Proxy(app.preprocess_request, done)  # type: ignore[method-assign]
+    assert app.preprocess_request.__func__ is Flask.preprocess_request  # type: ignore[attr-defined]
+    with closing(AsyncLog(app)):
+        app.test_client().get("/")
+    assert done == ["more"]
 
 
 def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: MakeApp) -> None:

@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from flask import Flask
 
 from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.pairs import by_turns, difference
+from benchmarks.pairs import by_turns, difference, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.sink import Expected, mark
@@ -48,11 +48,17 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
         times = times_of(its.info, text, islice(ahead, size))
         micro += times if burst else []  # the first one warms up
         time.sleep(parameters["pause"])
+
+    def rest() -> None:
+        its.flush()
+        settle()
+
     pairs = by_turns(
         lambda: median(times_of(its.info, text, islice(ahead, size))),
         lambda: median(times_of(null.info, "record %s of %s", marks[:size])),
         turns,
         random.Random(parameters["seed"]),
+        rest,
     )
     dropped = its.dropped()
     its.close()
