@@ -63,7 +63,7 @@ class Drops:
 class Tally:
     """What became of the records of one queue in one process, but for those that still wait in it."""
 
-    __slots__ = ("_accepted", "batches", "drops", "failed", "inline", "reports", "restarts", "retries", "written")
+    __slots__ = ("_marks", "batches", "drops", "failed", "inline", "reports", "restarts", "retries", "written")
 
     def __init__(self) -> None:
         self.drops = Drops()
@@ -77,7 +77,8 @@ class Tally:
         self.inline = 0
         #: Threads that took the place of one that died.
         self.restarts = 0
-        self._accepted = 0
+        #: The most that was seen as accepted, and what others are about to take away as less.
+        self._marks = {0}
 
     def settle(self, written: int, failed: int) -> None:
         """Count the outcome of one batch. Only the thread that drains calls this."""
@@ -98,7 +99,7 @@ class Tally:
         for (reason, levelno), count in self.drops.counts().items():
             by_reason.setdefault(reason, {})[logging.getLevelName(levelno)] = count
             dropped += count
-        accepted = self._accepted = max(self._accepted, entered() + self.reports + dropped)
+        accepted = self._highest(entered() + self.reports + dropped)
         return Stats(
             accepted=accepted,
             written=written,
@@ -111,6 +112,16 @@ class Tally:
             restarts=self.restarts,
             dropped_by=by_reason,
         )
+
+    def _highest(self, seen: int) -> int:
+        """The most that anybody has seen, whoever looks at the same time: what is less goes, the most stays."""
+        marks = self._marks
+        marks.add(seen)
+        highest = max(marks.copy())
+        for mark in marks.copy():
+            if mark < highest:
+                marks.discard(mark)
+        return highest
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flask_asynclog import AsyncLog, Stats
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.stats import Counter
+from flask_asynclog.stats import Counter, Tally
 from support import HANG, PRINT_STATS, assert_conserved, log_lines, read_stats, run_python, run_threads
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -78,6 +78,21 @@ def test_a_snapshot_names_levels() -> None:
     stats = queue.stats()
     assert stats.dropped_by == {"queue_full": {"INFO": 2, "Level 25": 1}}
     assert (stats.accepted, stats.dropped, stats.pending) == (4, 3, 1)
+
+
+def test_a_look_in_the_midst_of_another() -> None:
+    """Of another thread, or a signal handler: what the one has seen as accepted, the other does not take back."""
+    tally = Tally()
+    inner: list[Stats] = []
+
+    def entered() -> int:
+        inner.append(tally.snapshot(lambda: 7))
+        return 5  # it was looked at before
+
+    outer = tally.snapshot(entered)
+    later = tally.snapshot(lambda: 6)  # one is on its way
+    assert [stats.accepted for stats in (*inner, outer, later)] == [7, 7, 7]
+    assert tally.snapshot(lambda: 8).accepted == 8
 
 
 def test_the_law_holds_at_every_moment(make_app: MakeApp, logger: logging.Logger, switching: None) -> None:
