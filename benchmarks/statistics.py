@@ -107,8 +107,11 @@ MET, NOT_MET, NOT_RESOLVED = "met", "not met", "not resolved"
 def verdict(found: Estimate, floor: float | None, target: Target, neutral: float | None = None) -> str:
     """`MET` or `NOT_MET` if the whole interval, and the value give or take the floor, are on one side of the target.
 
-    ``neutral`` is what the figure is when there is no effect: 0 for a difference, 1 for a quotient.
+    ``neutral`` is what the figure is when there is no effect: 0 for a difference, 1 for a quotient. Of an effect that
+    was seen in one round only, nobody knows how far it would be off in another.
     """
+    if found.count < 2 and neutral is not None:
+        return NOT_RESOLVED
     floor = floor or 0.0
     if target.floor_suffices and neutral is not None and abs(found.value - neutral) <= floor:
         return MET

@@ -108,6 +108,8 @@ def test_the_floor_is_what_the_same_thing_differs_from_itself_by() -> None:
         (Estimate(1.07, 1.06, 1.08, 9), 0.01, Target(1.05, floor_suffices=True), 1.0, NOT_MET),
         (Estimate(1.02, 0.9, 1.3, 9), 0.01, Target(1.05, floor_suffices=True), 1.0, NOT_RESOLVED),
         (Estimate(0.0, 0.0, 0.0, 1), None, Target(0.0), None, MET),
+        (Estimate(0.4, 0.4, 0.4, 1), 0.05, Target(0.5), 0.0, NOT_RESOLVED),
+        (Estimate(1.01, 1.01, 1.01, 1), 0.1, Target(1.05, floor_suffices=True), 1.0, NOT_RESOLVED),
     ],
 )
 def test_verdicts(found: Estimate, floor: float | None, target: Target, neutral: float | None, expected: str) -> None:
