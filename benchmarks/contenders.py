@@ -278,3 +278,6 @@ CONTENDERS = {
         Contender("ours", "flask_asynclog: AsyncLog(app)", open_ours, "flask_asynclog"),
     )
 }  # fmt: skip
+
+#: Those that quick runs of scenarios with all of them leave out.
+NOT_QUICK = ("stdlib-simple", "logxide", "picologging")

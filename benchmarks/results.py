@@ -178,6 +178,11 @@ class Blocks:
         """A row about ``contender``."""
         return Row(self.scenario, contender, figure, unit, found, floor, target, self.landed(contender), neutral)
 
+    def row_by(self, other: str, figure: str, text: str, target: Target | None = None) -> Row:
+        """Ours by another contender, both above the reference."""
+        found, floor = self.ratio("ours", other, figure)
+        return self.row("ours", text, "ratio", found, floor, target, 0.0)
+
     def rows_above(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """What each contender's ``figure`` is above the reference's; the target is for ours."""
         return [

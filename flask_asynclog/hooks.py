@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from sys import modules
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request, request_tearing_down
 from werkzeug.wsgi import ClosingIterator
@@ -235,17 +235,20 @@ class RequestHooks:
     def _bound_exchange(self, context: Context | None) -> Exchange | None:
         """The one that somebody has bound something to, before it begins."""
         exchange = None if context is None else context.origin
-        if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+        if not self._is_to_begin(exchange):
             return None
         exchange.context = context
         return exchange
+
+    def _is_to_begin(self, exchange: object) -> TypeGuard[Exchange]:
+        return type(exchange) is Exchange and not exchange.begun and exchange.source is self._source
 
     # A context pushed by hand, and ``preprocess_request`` called in it; or that of a request whose app was called by a
     # generator, so that `wsgi_app` has returned already.
 
     def _begin_by_hand(self) -> Exchange:
         exchange = request.environ.get(KEY)
-        if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
+        if not self._is_to_begin(exchange):
             now = time()
             exchange = Exchange(self._source, self._request_id(request.environ, now), now)
         exchange.outer, exchange.pushed_for = current.get(), id(request._get_current_object())  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib.util
 import json
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -96,6 +99,17 @@ def log_lines(path: Path) -> list[str]:
         assert not data or data.endswith(b"\n"), f"{file} ends in a torn line: {data[-80:]!r}"
         lines += data.decode("utf-8").splitlines()
     return lines
+
+
+@contextlib.contextmanager
+def profiled(note: Callable[[FrameType, str, Any], object]) -> Iterator[None]:
+    """Have the interpreter tell ``note`` of each call on this thread, as of `sys.setprofile`."""
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 def lines_so_far(path: Path) -> list[str]:

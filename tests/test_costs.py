@@ -25,7 +25,7 @@ from flask import Flask
 import flask_asynclog
 from flask_asynclog import AsyncLog
 from flask_asynclog.rotating import BatchRotatingFileHandler
-from support import HANG, log_lines
+from support import HANG, log_lines, profiled
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -60,12 +60,8 @@ def calls_of(function: Callable[[], object]) -> Counter[str]:
             called[frame.f_code.co_name] += 1
 
     function()  # once before: the first record starts the thread
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
+    with profiled(note):
         function()
-    finally:
-        sys.setprofile(before)
     return called
 
 

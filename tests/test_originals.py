@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from types import FrameType
@@ -15,6 +14,7 @@ from flask import Blueprint, Flask
 
 from flask_asynclog import AsyncLog
 from flask_asynclog.originals import if_original, only_calls_functions
+from support import profiled
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -72,12 +72,8 @@ def test_flask_is_called_where_there_are_functions(make_app: MakeApp) -> None:
             called.append(frame.f_locals["self"])
 
     def get(app: Flask) -> None:
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
+        with profiled(note):
             app.test_client().get("/")
-        finally:
-            sys.setprofile(before)
 
     without, _ = make_app("without")
     get(without)
@@ -98,6 +94,9 @@ class Proxy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._method, name)
 
+    def __get__(self, instance: object, owner: type) -> Proxy:
+        return Proxy(self._method.__get__(instance, owner), self._done)
+
     def __call__(self, *args: Any) -> Any:
         self._done.append("more")
         return self._method(*args)
@@ -105,12 +104,18 @@ class Proxy:
 
 def test_a_proxy_around_the_method(done: list[str]) -> None:
     """Of one app, or of a subclass."""
+
+    class Own(Flask):
+        preprocess_request = Proxy(Flask.preprocess_request, done)  # type: ignore[assignment]
+
     app = Flask("proxy")
     app.preprocess_request = Proxy(app.preprocess_request, done)  # type: ignore[method-assign]
-    assert app.preprocess_request.__func__ is Flask.preprocess_request  # type: ignore[attr-defined]
-    with closing(AsyncLog(app)):
-        app.test_client().get("/")
-    assert done == ["more"]
+    for each in (app, Own("subclass")):
+        done.clear()
+        assert each.preprocess_request.__func__ is Flask.preprocess_request  # type: ignore[attr-defined]
+        with closing(AsyncLog(each)):
+            each.test_client().get("/")
+        assert done == ["more"]
 
 
 def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: MakeApp) -> None:

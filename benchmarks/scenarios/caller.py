@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 from flask import Flask
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, NOT_QUICK, Contender
 from benchmarks.pairs import by_turns, difference, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
@@ -72,15 +72,11 @@ def conclude(blocks: Blocks) -> list[Row]:
     """The median call above the null handler's; ours also by the standard library's."""
     rows = blocks.rows_above("p50", "one record, p50, above null", "µs", Target(0.5))
     for other in ("stdlib", "stdlib-simple"):
-        found, floor = blocks.ratio("ours", other, "p50")
-        rows.append(blocks.row("ours", f"the same, by that of {other}", "ratio", found, floor, Target(0.10), 0.0))
+        rows.append(blocks.row_by(other, "p50", f"the same, by that of {other}", Target(0.10)))
     for figure in ("mean", "p99", "p99.9"):
         rows += blocks.rows_above(figure, f"one record, {figure}, above null", "µs")
     return rows
 
-
-#: Contenders that a quick run leaves out.
-_NOT_QUICK = ("stdlib-simple", "logxide", "picologging")
 
 SCENARIO = Scenario(
     name="caller",
@@ -89,7 +85,7 @@ SCENARIO = Scenario(
         "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="null",
-    quick=Plan(3, {"bursts": 6, "turns": 10, "size": 500, "pause": 0.02}, _NOT_QUICK),
+    quick=Plan(3, {"bursts": 6, "turns": 10, "size": 500, "pause": 0.02}, NOT_QUICK),
     full=Plan(8, {"bursts": 11, "turns": 20, "size": 1000, "pause": 0.04}),
     measure=measure,
     conclude=conclude,

@@ -13,7 +13,7 @@ from statistics import median
 from flask import Flask
 
 from benchmarks import app
-from benchmarks.contenders import CONTENDERS, Contender, Logging
+from benchmarks.contenders import CONTENDERS, NOT_QUICK, Contender, Logging
 from benchmarks.pairs import by_turns, difference, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
@@ -63,16 +63,11 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
 def conclude(blocks: Blocks) -> list[Row]:
     """Above no logging, and ours by the usual recipe."""
     rows = blocks.rows_above("p50", "a request, p50, above none", "µs", Target(8.0))
-    found, floor = blocks.ratio("ours", "file", "p50")
-    rows.append(blocks.row("ours", "p50 above none, by that of file", "ratio", found, floor, Target(0.16), 0.0))
+    rows.append(blocks.row_by("file", "p50", "p50 above none, by that of file", Target(0.16)))
     rows += blocks.rows_above("cpu", "CPU of a request, listener included, above none", "µs")
-    found, floor = blocks.ratio("ours", "file", "cpu")
-    rows.append(blocks.row("ours", "CPU above none, by that of file", "ratio", found, floor, Target(0.35), 0.0))
+    rows.append(blocks.row_by("file", "cpu", "CPU above none, by that of file", Target(0.35)))
     return rows + blocks.rows_above("p99", "a request, p99, above none", "µs")
 
-
-#: Contenders that a quick run leaves out.
-_NOT_QUICK = ("stdlib-simple", "logxide", "picologging")
 
 SCENARIO = Scenario(
     name="requests",
@@ -81,7 +76,7 @@ SCENARIO = Scenario(
         "none", "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="none",
-    quick=Plan(2, {"warm": 200, "requests": 1000, "turns": 10, "size": 200}, _NOT_QUICK),
+    quick=Plan(2, {"warm": 200, "requests": 1000, "turns": 10, "size": 200}, NOT_QUICK),
     full=Plan(8, {"warm": 300, "requests": 4000, "turns": 20, "size": 200}),
     measure=measure,
     conclude=conclude,
