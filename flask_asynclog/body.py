@@ -13,7 +13,7 @@ from os import getpid
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import Context, get_current, set_current
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -68,8 +68,8 @@ class Watch:
             self._close(None)
 
     def _close(self, failure: BaseException | None) -> None:
-        outer = current.get()
-        current.set(self._context)
+        outer = get_current()
+        set_current(self._context)
         try:
             if self._end is not None:
                 self._judge(failure)
@@ -82,7 +82,7 @@ class Watch:
             raise
         finally:
             self._finish()
-            current.set(outer)
+            set_current(outer)
 
     def _judge(self, failure: BaseException | None) -> None:
         """Find out how much was sent, and `_settle`."""
@@ -142,8 +142,8 @@ class StreamedBody(Watch):
         return self
 
     def __next__(self) -> bytes:
-        outer = current.get()
-        current.set(self._context)
+        outer = get_current()
+        set_current(self._context)
         try:
             self._confirm()
             if self._iterator is None:
@@ -157,8 +157,8 @@ class StreamedBody(Watch):
             self._finish()
             raise
         finally:
-            self._context = current.get()
-            current.set(outer)
+            self._context = get_current()
+            set_current(outer)
         self._latest = len(part)
         if part and self._sent.first_byte is None:
             self._sent.first_byte = perf_counter()

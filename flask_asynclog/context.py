@@ -6,7 +6,7 @@ every record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -111,6 +111,9 @@ class DerivedContext(Context):
 
 #: The context of this thread, greenlet or task; ``None`` outside of all.
 current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)
+#: What is asked several times a request, without the look for a method of it.
+get_current: Callable[[], Context | None] = current.get
+set_current: Callable[[Context | None], object] = current.set
 
 
 def _nowhere(*, enter: bool = False) -> Context | None:

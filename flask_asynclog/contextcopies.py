@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from flask import Flask, current_app, has_request_context, request, request_tearing_down
 
 from flask_asynclog import context as contexts
-from flask_asynclog.context import Context, DerivedContext, current
+from flask_asynclog.context import Context, DerivedContext, get_current, set_current
 from flask_asynclog.exchange import Exchange
 
 #: Of the exchange, in the environ of its request.
@@ -36,10 +36,10 @@ def _find_in_copy(*, enter: bool = False) -> Context | None:
 
 
 def _leave_copy(app: Flask, **_: object) -> None:
-    entered, context = _entered.get(), current.get()
+    entered, context = _entered.get(), get_current()
     if entered is not None and (context is None or context.origin is entered):
         _entered.set(None)
-        current.set(None)
+        set_current(None)
 
 
 contexts.find_elsewhere = _find_in_copy

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import Context, get_current, set_current
 from flask_asynclog.delivery import Delivery
 from flask_asynclog.dropreport import DropReport
 from flask_asynclog.flushes import Flushes
@@ -110,15 +110,15 @@ class Drain:
     # Whoever drains.
 
     def __enter__(self) -> None:
-        self._outer_context = current.get()
-        current.set(self._context)  # what is logged from here on is ours
+        self._outer_context = get_current()
+        set_current(self._context)  # what is logged from here on is ours
         self._queue.consumer = get_ident()
         self._queue.working()
 
     def __exit__(self, *_: object) -> None:
         self._queue.under_way = False
         self._queue.consumer = None
-        current.set(self._outer_context)
+        set_current(self._outer_context)
         self.flushes.end()
 
     def next_batch(self, *, block: bool, flush_interval: float) -> list[Entry] | None:

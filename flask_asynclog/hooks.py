@@ -6,7 +6,7 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from sys import modules
 from time import time
@@ -17,12 +17,12 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
 from flask_asynclog.config import Settings
-from flask_asynclog.context import Context, current
+from flask_asynclog.context import Context, get_current, set_current
 from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.login import current_user_id
-from flask_asynclog.originals import only_calls_functions
+from flask_asynclog.originals import only_calls_functions, only_looks_after
 from flask_asynclog.outcome import Outcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+_current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 
 
 def _is_whole(response: Response) -> bool:
@@ -87,13 +90,15 @@ class RequestHooks:
         self._in_uwsgi = "uwsgi" in modules
         self._app = app
         self._may_be_idle = only_calls_functions(app)
+        self._looks_after = only_looks_after(app)
         got_request_exception.connect(self._on_exception, app)
+        self._starts_response = self._start_response
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         self._preprocess_request = app.preprocess_request
         app.preprocess_request = self.preprocess_request  # type: ignore[method-assign]
         self._process_response = app.process_response
-        app.process_response = self.process_response  # type: ignore[method-assign]
+        app.process_response = self.process_response  # type: ignore[method-assign, assignment]
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with its records."""
@@ -103,10 +108,11 @@ class RequestHooks:
         request_id = new_request_id(now) if self._new_ids else self._request_id(environ, now)
         exchange = Exchange(self._source, request_id, now)
         environ[KEY] = exchange
-        outer = current.get()
-        current.set(exchange)
+        outer = get_current()
+        set_current(exchange)
         try:
-            body = self._wsgi_app(environ, partial(self._start_response, exchange, environ, start_response))
+            wsgi_app = self._wsgi_app  # loaded, then called: see `RecordQueue.append`
+            body = wsgi_app(environ, partial(self._starts_response, exchange, environ, start_response))
             if not exchange.responded and "HTTP_UPGRADE" in environ:
                 self._responses.upgraded(exchange, environ)
             if exchange.responded and exchange.to_come is None:
@@ -120,15 +126,15 @@ class RequestHooks:
             self._fail(exchange, environ, error)
             raise
         finally:
-            current.set(outer)
+            set_current(outer)
 
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""
         try:
-            exchange = current.get()
+            exchange = get_current()
             if type(exchange) is not Exchange or exchange.begun or exchange.source is not self._source:
                 exchange = self._bound_exchange(exchange) or self._begin_by_hand()
-            self._requests.begin(exchange, request._get_current_object())  # type: ignore[attr-defined]
+            self._requests.begin(exchange, _current_request())
         except Exception as error:
             say_failure("preprocess_request", error)
         app = self._app
@@ -136,12 +142,22 @@ class RequestHooks:
             return None  # it looks for functions to call, for two microseconds
         return self._preprocess_request(*args)
 
-    def process_response(self, response: Response) -> Response:
+    def process_response(self, *args: Any) -> Response:
         """Do what the app does, and see whether all of the response is there."""
+        response: Response = args[-1]
+        app, looks = self._app, self._looks_after
         try:
-            response = self._process_response(response)
+            idle = False  # where there is nothing to do, it looks for that for two microseconds, too
+            if looks is not None and not app.after_request_funcs:
+                flask_context, session_of = looks
+                context = flask_context()
+                idle = not context._after_request_functions and app.session_interface.is_null_session(
+                    session_of(context)
+                )
+            if not idle:
+                response = self._process_response(*args)
         finally:  # Flask goes on with an error page that somebody could not process
-            exchange = current.get()
+            exchange = get_current()
             if type(exchange) is not Exchange and exchange is not None:
                 exchange = exchange.origin
             if type(exchange) is Exchange and exchange.source is self._source:
@@ -190,8 +206,9 @@ class RequestHooks:
                 and "opentelemetry.trace" not in modules
             ):  # fmt: skip
                 exchange.responded = True
-                outcome = Outcome(exchange, status, size, current.get())
-                self._accept(outcome, outcome.levelno)
+                outcome = Outcome(exchange, status, size, get_current())
+                accept = self._accept
+                accept(outcome, outcome.levelno)
                 return write
             if exchange.begun and (exchange.to_come is not None or not exchange.responded):
                 self._respond(exchange, status, size, headers)
@@ -206,7 +223,7 @@ class RequestHooks:
         if "opentelemetry.trace" in modules:
             keep_span()
         if exchange.ordinary and exchange.to_come is None:
-            self._responses.log(self._responses.outcome(exchange, status, size, current.get()), headers)
+            self._responses.log(self._responses.outcome(exchange, status, size, get_current()), headers)
         else:
             exchange.to_come = status, size, headers
 
@@ -251,15 +268,15 @@ class RequestHooks:
         if not self._is_to_begin(exchange):
             now = time()
             exchange = Exchange(self._source, self._request_id(request.environ, now), now)
-        exchange.outer, exchange.pushed_for = current.get(), id(request._get_current_object())  # type: ignore[attr-defined]
-        current.set(exchange)
+        exchange.outer, exchange.pushed_for = get_current(), id(_current_request())
+        set_current(exchange)
         if not self._by_hand:
             self._by_hand = True
             request_tearing_down.connect(self._end_by_hand, current_app._get_current_object())  # type: ignore[attr-defined]
         return exchange
 
     def _end_by_hand(self, app: Flask, exc: BaseException | None = None, **_: object) -> None:
-        number = id(request._get_current_object())  # type: ignore[attr-defined]
+        number = id(_current_request())
         served: object = request.environ.get(KEY)
         # Each time that it was preprocessed.
         while (exchange := _exchange()) is not None and exchange.pushed_for == number:
@@ -268,11 +285,11 @@ class RequestHooks:
             elif exc is not None:
                 self._fail(exchange, request.environ, exc)
             exchange.variables = None
-            current.set(exchange.outer)
+            set_current(exchange.outer)
 
 
 def _exchange() -> Exchange | None:
     """The one whose context this is."""
-    context = current.get()
+    context = get_current()
     origin = None if context is None else context.origin
     return origin if isinstance(origin, Exchange) else None

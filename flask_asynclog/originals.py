@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from flask import Flask
 
-#: The names that Flask's ``preprocess_request`` uses. A later one that uses others may do more.
-_PREPROCESSES = frozenset(
+#: The names that Flask's methods use. A later one that uses others may do more.
+_BEFORE = frozenset(
     {
         "request", "blueprints", "endpoint", "view_args", "reversed", "ensure_sync",
         "url_value_preprocessors", "before_request_funcs",
+    }
+)  # fmt: skip
+_AFTER = frozenset(
+    {
+        "request_ctx", "_get_current_object", "_after_request_functions", "ensure_sync", "chain", "request",
+        "blueprints", "after_request_funcs", "reversed", "session_interface", "is_null_session", "save_session",
+        # An attribute of the context, until a look at that became an access to the session.
+        "session", "_session",
     }
 )  # fmt: skip
 
@@ -33,12 +42,33 @@ def only_calls_functions(app: Flask) -> bool:
 
     Those are its ``before_request_funcs`` and ``url_value_preprocessors``.
     """
-    method: object = app.preprocess_request
-    if type(method) is not MethodType or method.__func__ is not Flask.preprocess_request:
-        return False
-    function = if_original(Flask.preprocess_request, Flask.__init__)
+    return _known(app, "preprocess_request", _BEFORE) is not None
+
+
+def only_looks_after(app: Flask) -> tuple[Callable[[], Any], Callable[[Any], Any]] | None:
+    """How to look whether ``app.process_response``, called now, would do anything; ``None``: it may do more than that.
+
+    Without ``after_request_funcs`` in the app it does nothing if the request's context has no
+    ``_after_request_functions``, and a null session.
+
+    :returns: what the request's context is to be had by, and the session of it.
+    """
+    method = _known(app, "process_response", _AFTER)
+    if method is None or "request_ctx" not in method.__code__.co_names:
+        return None
+    session = "_session" if "_session" in method.__code__.co_names else "session"
+    return method.__globals__["request_ctx"]._get_current_object, attrgetter(session)
+
+
+def _known(app: Flask, name: str, names: frozenset[str]) -> FunctionType | None:
+    """Flask's own method, if it is what the app has and uses no other ``names``; ``None``: it may do more."""
+    method: object = getattr(app, name)
+    flasks: Any = getattr(Flask, name)
+    if type(method) is not MethodType or method.__func__ is not flasks:
+        return None
+    function = if_original(flasks, Flask.__init__)
     if function is None:
-        return False
+        return None
     code = function.__code__
     nested = code.co_freevars or any(isinstance(constant, CodeType) for constant in code.co_consts)
-    return not nested and _PREPROCESSES.issuperset(code.co_names)
+    return function if not nested and names.issuperset(code.co_names) else None

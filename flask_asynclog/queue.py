@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from flask_asynclog import lifecycle
-from flask_asynclog.context import current
+from flask_asynclog.context import get_current
 from flask_asynclog.lanes import Lane, LevelLanes
 from flask_asynclog.native import get_ident
 from flask_asynclog.records import Entry, level_of, process_of, restore
@@ -32,7 +31,8 @@ OWN_RECORDS = 16
 Mark: TypeAlias = tuple[int, tuple[int, int]]
 
 _once = Once()
-_NEVER = sys.maxsize
+#: More than any queue holds. Of 30 bits: Python 3.11 compares longer numbers in a slower way.
+_NEVER = (1 << 30) - 1
 
 
 def _no_listener() -> None:
@@ -113,7 +113,9 @@ class RecordQueue:
         #: For ``drop_old``. Both are in use only while the policy has just been changed.
         self._level_lanes: LevelLanes[Entry] = LevelLanes()
         self.waiting = self._lane.entries
-        #: Appends to it.
+        #: Appends to it. Where it is called often it is loaded into a variable first: Python 3.11 remembers where an
+        #: attribute is, and a method; for a function in an attribute, called at once, it looks through the class each
+        #: time.
         self.append = self.waiting.append
         #: Number of waiting records at which the next one wakes the listener: 0 while it sleeps or is absent,
         #: half of the queue while it gathers a batch; while it is at work, an almost full queue, once: a thread that
@@ -125,7 +127,7 @@ class RecordQueue:
 
     def put(self, record: logging.LogRecord) -> None:
         """Accept ``record``, or drop one as the policy says. Waits under ``block`` only."""
-        context = current.get()
+        context = get_current()
         if context is not None and context.drains is self:
             self.accept_own(record, record.levelno)
         else:
@@ -137,7 +139,8 @@ class RecordQueue:
         try:
             waiting = len(self.waiting)
             if waiting < self.easy:
-                self.append(entry)
+                append = self.append
+                append(entry)
             else:
                 waiting = len(self)
                 if not self._accept_if_room(entry, levelno, waiting):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from flask import has_request_context
 
-from flask_asynclog.context import Context, current, here
+from flask_asynclog.context import Context, get_current, here
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import CONTEXT, LAST, PLAIN, Entry, capture, format_by, snapshot
 from flask_asynclog.report import Once
@@ -87,24 +87,27 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
         Does what `emit`, `prepare` and `enqueue` do; those of a subclass are called, and its `filter`.
         """
         # `accept`, `capture` and `RecordQueue.accept`, spelled out for an ordinary record, message and queue: with the
-        # calls it takes half as long again.
+        # calls it takes half as long again. What is not ordinary is told first: far jumps take longer.
         queue = self.queue
         waiting = len(queue.waiting)
-        entry: Entry | None = None
+        entry: Entry | None
         try:
             message, args, levelno = record.msg, record.args, record.levelno
             if (
-                type(args) is tuple
-                and type(message) is str
-                and record.exc_info is None
-                and type(record) is self._short
-                and levelno < queue.flush_level
-                and not self.filters
-                and waiting < queue.easy
-                and (not queue.under_way or (context := current.get()) is None or context.drains is not queue)
+                type(args) is not tuple
+                or type(message) is not str
+                or record.exc_info is not None
+                or type(record) is not self._short
+                or levelno >= queue.flush_level
+                or self.filters
+                or waiting >= queue.easy
+                or (queue.under_way and (context := get_current()) is not None and context.drains is queue)
             ):
+                entry = None
+            else:
                 for value in args:
                     if type(value) is not str and type(value) not in IMMUTABLE:
+                        entry = None
                         break
                 else:
                     if queue.brief and record.exc_text is None and record.stack_info is None:
@@ -113,27 +116,30 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                             message, args,
                         )  # fmt: skip
                     else:
-                        fields, context = record.__dict__.copy(), current.get()
-                        if (
-                            len(fields) == PLAIN
-                            and LAST in fields
-                            and (context is not None or not has_request_context())
-                        ):
-                            if context is not None:
-                                fields[CONTEXT] = context
-                            entry = fields
+                        entry = self._copy(record)
         except (AttributeError, TypeError):  # a filter took something away; a level is no number
             entry = None
         if entry is None:
             return self._handle_with_care(record)
         try:
-            queue.append(entry)
+            append = queue.append  # loaded first: see `RecordQueue.append`
+            append(entry)
             if waiting >= queue.wake_at:
                 queue.call(False)
         except BaseException:  # a signal handler's
             queue.call_after_interruption(False)
             raise
         return record
+
+    @staticmethod
+    def _copy(record: logging.LogRecord) -> Entry | None:
+        """All that an ordinary record tells; ``None``: it has more than a record has as a rule."""
+        fields, context = record.__dict__.copy(), get_current()
+        if len(fields) != PLAIN or LAST not in fields or (context is None and has_request_context()):
+            return None
+        if context is not None:
+            fields[CONTEXT] = context
+        return fields
 
     def _handle_with_care(self, record: logging.LogRecord) -> Any:
         passed = filtered(self, record)

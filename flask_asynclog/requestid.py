@@ -26,7 +26,8 @@ class RequestIds:
 
     def new(self, now: float) -> str:
         """A new id; ``now`` is the time in seconds since the epoch."""
-        return ((int(now * 1000) << 80) + self._base + self._count()).to_bytes(16, "big").hex()
+        count = self._count  # loaded, then called: see `RecordQueue.append`
+        return ((int(now * 1000) << 80) + self._base + count()).to_bytes(16, "big").hex()
 
     def after_fork_in_child(self) -> None:
         """Count from elsewhere."""

@@ -70,7 +70,8 @@ class RequestLog:
         exchange.begin(request, pipeline.shows_fields or not alone, pipeline.shows_threads)
         if alone and self._simple and not pipeline.reconfigured and not pipeline.queue.careful:
             exchange.plain = True
-            self._accept(exchange, logging.INFO)
+            accept = self._accept  # loaded, then called: see `RecordQueue.append`
+            accept(exchange, logging.INFO)
         else:
             self._decide(exchange)
 

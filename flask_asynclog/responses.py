@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.config import Settings
-from flask_asynclog.context import current
+from flask_asynclog.context import get_current, set_current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.headers import number_of
@@ -84,7 +84,7 @@ class ResponseLog:
 
     def follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
         """Log a response when it has been sent, which is now where all of it is there."""
-        context, whole, end = current.get(), partial(_whole, exchange), partial(self._end, exchange)
+        context, whole, end = get_current(), partial(_whole, exchange), partial(self._end, exchange)
         if isinstance(body, (list, tuple)):
             size, most = sum(map(len, body)), whole()
             end(Sent(size if most is None else min(size, most)))
@@ -105,7 +105,7 @@ class ResponseLog:
                 # As of PEP 3333 no server has sent a status before the first byte.
                 to_come, sent.size = ("500 INTERNAL SERVER ERROR", None, ()), None
             status, size, headers = to_come
-            outcome = SentOutcome(exchange, status, size, current.get())
+            outcome = SentOutcome(exchange, status, size, get_current())
             outcome.sent, outcome.aborted = sent.size, sent.aborted
             if outcome.sent is not None:
                 outcome.sent += exchange.written
@@ -121,7 +121,7 @@ class ResponseLog:
     def _log_afterwards(
         self, outcome: Outcome, headers: Iterable[tuple[str, str]], error: BaseException | None = None
     ) -> None:
-        current.set(outcome.context)  # in the copy
+        set_current(outcome.context)  # in the copy
         self.log(outcome, headers, error)
 
     def fail(self, exchange: Exchange, error: BaseException) -> None:
@@ -132,7 +132,7 @@ class ResponseLog:
             exchange.responded, exchange.to_come = True, None
             if exchange.error is None:
                 exchange.note_error(error)
-            outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, current.get())
+            outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, get_current())
             # As if its context were still there, for filters that look at it.
             run = exchange.variables.run if exchange.variables is not None else copy_context().run
             exchange.variables = None  # they lead to the environment, and that back to the exchange
@@ -148,7 +148,7 @@ class ResponseLog:
             upgraded = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
             if upgraded and exchange.begun and exchange.error is None and not exchange.responded:
                 exchange.responded = True
-                outcome = Outcome(exchange, "101 SWITCHING PROTOCOLS", None, current.get())
+                outcome = Outcome(exchange, "101 SWITCHING PROTOCOLS", None, get_current())
                 self.log(outcome, ())
         except Exception as error:
             say_failure("wsgi_app", error)

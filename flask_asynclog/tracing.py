@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from flask_asynclog.context import Context, DerivedContext, Span, current
+from flask_asynclog.context import Context, DerivedContext, Span, get_current, set_current
 
 #: W3C Trace Context §3.2: later versions than 00 may go on after the flags; ff is none, and so are ids of zeros.
 _traceparent = re.compile(
@@ -66,6 +66,6 @@ def keep_span() -> None:
 
     OpenTelemetry's instrumentation of Flask begins it after the ``Request`` record, and ends it in teardown.
     """
-    context = current.get()
+    context = get_current()
     if context is not None and (spanned := in_current_span(context)) is not context:
-        current.set(spanned)
+        set_current(spanned)

@@ -10,78 +10,191 @@ from typing import Any
 
 import flask.app
 import pytest
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response, after_this_request, session
+from flask.sessions import SecureCookieSessionInterface
 
 from flask_asynclog import AsyncLog
-from flask_asynclog.originals import if_original, only_calls_functions
+from flask_asynclog.originals import if_original, only_calls_functions, only_looks_after
 from support import profiled
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
+#: The methods of an app that are not called while there is nothing for them to do.
+METHODS = ("preprocess_request", "process_response")
+each_method = pytest.mark.parametrize("name", METHODS)
 
-def in_flask(source: str) -> Any:
-    """A ``preprocess_request`` that stands in Flask's own file, as that of a later Flask would."""
+
+def is_known(app: Flask, name: str) -> bool:
+    """Whether it is known when that method has nothing to do."""
+    return only_calls_functions(app) if name == "preprocess_request" else only_looks_after(app) is not None
+
+
+def in_flask(name: str, source: str) -> Any:
+    """A method that stands in Flask's own file, as that of a later Flask would."""
     names: dict[str, Any] = {}
-    exec(compile(source, Flask.__init__.__code__.co_filename, "exec"), vars(flask.app), names)
-    return names["preprocess_request"]
+    exec(compile(f"def {name}{source}", Flask.__init__.__code__.co_filename, "exec"), vars(flask.app), names)
+    return names[name]
+
+
+def calls(app: Flask, name: str, path: str = "/") -> int:
+    """How often Flask's own method is called in one request."""
+    code, found = getattr(Flask, name).__code__, 0
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        nonlocal found
+        found += event == "call" and frame.f_code is code
+
+    with profiled(note):
+        app.test_client().get(path)
+    return found
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a replacement of ``Flask.preprocess_request`` has done."""
+    """What a replacement of Flask's method has done."""
     calls: list[str] = []
     monkeypatch.setattr(flask.app, "calls", calls, raising=False)
     return calls
 
 
-def test_what_is_known_of_flask() -> None:
+@each_method
+def test_what_is_known_of_flask(name: str) -> None:
     """Of each Flask that these tests run with: it is not asked to look for functions where there are none."""
-    assert only_calls_functions(Flask("known"))
+    assert is_known(Flask("known"), name)
 
 
-def test_a_later_flask_that_does_more(monkeypatch: pytest.MonkeyPatch, done: list[str], make_app: MakeApp) -> None:
+@each_method
+def test_a_later_flask_that_does_more(
+    monkeypatch: pytest.MonkeyPatch, done: list[str], make_app: MakeApp, name: str
+) -> None:
     """It is called for each request."""
-    later = in_flask("def preprocess_request(self, *args):\n    calls.append('more')\n")
-    monkeypatch.setattr(Flask, "preprocess_request", later)
+    later = in_flask(name, "(self, *args):\n    calls.append('more')\n    return args[-1] if args else None\n")
+    monkeypatch.setattr(Flask, name, later)
     app, _ = make_app()
-    assert not only_calls_functions(Flask("later"))
+    assert not is_known(Flask("later"), name)
     assert app.test_client().get("/").status_code == 404
     assert done == ["more"]
 
 
 def test_a_later_flask_that_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its context as an argument, as Flask's developers have it."""
-    later = in_flask("def preprocess_request(self, ctx):\n    return self.before_request_funcs[ctx.request.endpoint]\n")
-    monkeypatch.setattr(Flask, "preprocess_request", later)
+    source = "(self, ctx):\n    return self.before_request_funcs[ctx.request.endpoint]\n"
+    monkeypatch.setattr(Flask, "preprocess_request", in_flask("preprocess_request", source))
     assert only_calls_functions(Flask("later"))
 
 
-def test_a_later_flask_that_does_more_in_a_nested_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_flask_whose_context_is_an_argument(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of where its session is, so it is called, with all that it is given."""
+    source = "(self, ctx, response):\n    response.headers['seen'] = ctx\n    return response\n"
+    monkeypatch.setattr(Flask, "process_response", in_flask("process_response", source))
+    app, _ = make_app()
+    assert only_looks_after(Flask("later")) is None
+    process: Any = app.process_response
+    with app.test_request_context("/"):
+        assert process("the context", Response("a")).headers["seen"] == "the context"
+
+
+@each_method
+def test_a_later_flask_that_does_more_in_a_nested_function(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Nobody looks into that, so it is called."""
-    later = in_flask("def preprocess_request(self, *args):\n    (lambda: calls)()\n")
-    monkeypatch.setattr(Flask, "preprocess_request", later)
-    assert not only_calls_functions(Flask("later"))
+    monkeypatch.setattr(Flask, name, in_flask(name, "(self, *args):\n    request_ctx\n    (lambda: calls)()\n"))
+    assert not is_known(Flask("later"), name)
+
+
+def test_an_older_flask_whose_session_is_an_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at which is no access to the session, there."""
+    source = "(self, response):\n    self.session_interface.is_null_session(request_ctx.session)\n    return response\n"
+    monkeypatch.setattr(Flask, "process_response", in_flask("process_response", source))
+    app = Flask("older")
+    looks = only_looks_after(app)
+    assert looks is not None
+    current_context, session_of = looks
+    with app.test_request_context("/") as context:
+        assert current_context() is context
+        assert session_of(context) is context.session
+
+
+@each_method
+def test_flask_is_not_called_where_there_is_nothing_to_do(make_app: MakeApp, name: str) -> None:
+    """For a view as for an error."""
+    app, _ = make_app()
+    app.add_url_rule("/", "view", lambda: "the view")
+    assert calls(app, name) == 0
+    assert calls(app, name, "/missing") == 0
 
 
 def test_flask_is_called_where_there_are_functions(make_app: MakeApp) -> None:
-    """And is not, while there are none."""
-    called: list[object] = []
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code is Flask.preprocess_request.__code__:
-            called.append(frame.f_locals["self"])
-
-    def get(app: Flask) -> None:
-        with profiled(note):
-            app.test_client().get("/")
-
-    without, _ = make_app("without")
-    get(without)
-    assert not called
-    app, _ = make_app("with")
+    """Before requests."""
+    app, _ = make_app()
     app.before_request(lambda: None)
-    get(app)
-    assert called == [app]
+    assert calls(app, "preprocess_request") == 1
+    assert calls(app, "process_response") == 0
+
+
+def test_flask_is_called_where_there_are_functions_after_requests(make_app: MakeApp) -> None:
+    """Of the app, or of a blueprint; and those that a view has registered for its own request."""
+
+    def mark(response: Response) -> Response:
+        response.headers["marked"] = "yes"
+        return response
+
+    def once() -> str:
+        after_this_request(mark)
+        return "once"
+
+    app, _ = make_app("this")
+    app.add_url_rule("/once", "once", once)
+    client = app.test_client()
+    assert "marked" not in client.get("/").headers
+    assert client.get("/once").headers["marked"] == "yes"
+    assert (calls(app, "process_response", "/once"), calls(app, "process_response")) == (1, 0)
+    app, _ = make_app("app")
+    app.after_request(mark)
+    assert app.test_client().get("/").headers["marked"] == "yes"
+    app, _ = make_app("blueprint")
+    blueprint = Blueprint("blueprint", __name__)
+    blueprint.after_request(mark)
+    blueprint.add_url_rule("/in", "view", lambda: "in")
+    app.register_blueprint(blueprint)
+    assert app.test_client().get("/in").headers["marked"] == "yes"
+    assert "marked" not in app.test_client().get("/").headers
+
+
+def test_flask_is_called_where_there_is_a_session(make_app: MakeApp) -> None:
+    """Which it saves; to look whether there is one is no access to it, which would show as ``Vary: Cookie``."""
+    app, _ = make_app()
+
+    def count() -> str:
+        session["count"] = session.get("count", 0) + 1
+        return str(session["count"])
+
+    app.add_url_rule("/count", "count", count)
+    app.add_url_rule("/", "view", lambda: "the view")
+    assert calls(app, "process_response") == 0
+    app.secret_key = "abc"
+    client = app.test_client()
+    assert [client.get("/count").text for _ in range(2)] == ["1", "2"]
+    untouched = client.get("/")
+    assert "Vary" not in untouched.headers
+    assert "Set-Cookie" not in untouched.headers
+    assert calls(app, "process_response") == 1
+
+
+def test_a_session_interface_that_knows_no_null_session(make_app: MakeApp) -> None:
+    """It has a session without a secret key, and is asked to save it."""
+    saved: list[object] = []
+
+    class Interface(SecureCookieSessionInterface):
+        def is_null_session(self, obj: object) -> bool:
+            return False
+
+        def save_session(self, app: Flask, session: object, response: Response) -> None:
+            saved.append(app)
+
+    app, _ = make_app()
+    app.session_interface = Interface()
+    app.test_client().get("/")
+    assert saved == [app]
 
 
 class Proxy:
@@ -102,25 +215,25 @@ class Proxy:
         return self._method(*args)
 
 
-def test_a_proxy_around_the_method(done: list[str]) -> None:
+@each_method
+def test_a_proxy_around_the_method(done: list[str], name: str) -> None:
     """Of one app, or of a subclass."""
-
-    class Own(Flask):
-        preprocess_request = Proxy(Flask.preprocess_request, done)  # type: ignore[assignment]
-
+    original = getattr(Flask, name)
+    own = type("Own", (Flask,), {name: Proxy(original, done)})
     app = Flask("proxy")
-    app.preprocess_request = Proxy(app.preprocess_request, done)  # type: ignore[method-assign]
-    for each in (app, Own("subclass")):
+    setattr(app, name, Proxy(getattr(app, name), done))
+    for each in (app, own("subclass")):
         done.clear()
-        assert each.preprocess_request.__func__ is Flask.preprocess_request  # type: ignore[attr-defined]
+        assert getattr(each, name).__func__ is original
         with closing(AsyncLog(each)):
             each.test_client().get("/")
         assert done == ["more"]
 
 
-def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: MakeApp) -> None:
+@each_method
+def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: MakeApp, name: str) -> None:
     """As tracers put it there: it uses no other names than Flask's, and does more."""
-    original = Flask.preprocess_request
+    original = getattr(Flask, name)
     seen: list[object] = []
     note = seen.append
 
@@ -128,7 +241,7 @@ def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: Make
         note(self)
         return original(self, *args)
 
-    monkeypatch.setattr(Flask, "preprocess_request", wrapper)
+    monkeypatch.setattr(Flask, name, wrapper)
     assert not set(wrapper.__code__.co_names)
     app, _ = make_app()
     app.test_client().get("/")
@@ -136,19 +249,25 @@ def test_a_wrapper_around_flasks(monkeypatch: pytest.MonkeyPatch, make_app: Make
 
 
 def test_a_subclass_and_an_instance_with_their_own() -> None:
-    """Both are asked."""
+    """Both are asked, before requests and after."""
 
     class Own(Flask):
         def preprocess_request(self, *args: Any) -> Any:
             return "of the class"
 
+        def process_response(self, *args: Any) -> Any:
+            args[-1].headers["by"] = "the class"
+            return args[-1]
+
     own, plain = Own("own"), Flask("plain")
     plain.preprocess_request = lambda *args: "of the instance"  # type: ignore[method-assign]
-    assert not only_calls_functions(own)
-    assert not only_calls_functions(plain)
+    plain.process_response = lambda *args: Response("another")  # type: ignore[method-assign, assignment]
+    for app in (own, plain):
+        assert not any(is_known(app, name) for name in METHODS)
     with closing(AsyncLog(own)), closing(AsyncLog(plain)):
-        assert own.test_client().get("/").text == "of the class"
-        assert plain.test_client().get("/").text == "of the instance"
+        found = own.test_client().get("/")
+        assert (found.text, found.headers["by"]) == ("of the class", "the class")
+        assert plain.test_client().get("/").text == "another"
 
 
 def test_functions_that_come_and_go(make_app: MakeApp) -> None:
