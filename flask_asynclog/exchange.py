@@ -73,6 +73,8 @@ class Exchange(RequestParts):
     outer: Context | None = None
     #: What was bound before it began.
     _context: Context | None = None
+    #: Of `fields`, when somebody has asked.
+    _fields: dict[str, object] | None = None
 
     def __init__(self, source: Source, request_id: str | None, created: float) -> None:
         self.source = source
@@ -163,6 +165,12 @@ class Exchange(RequestParts):
 
     def fields(self) -> dict[str, object]:
         """By OpenTelemetry's names."""
+        known = self._fields
+        if known is None:  # both records are asked
+            known = self._fields = self._read_fields()
+        return known.copy()
+
+    def _read_fields(self) -> dict[str, object]:
         known = fields.read_all(fields.REQUEST, self)
         kept = () if self.sent is None else self.sent[len(KEYS) :]
         for name, value in zip(self.source.request_headers, kept, strict=False):
