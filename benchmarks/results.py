@@ -128,6 +128,11 @@ class Blocks:
         rows = self.together(self.values(self.reference, figure, True), self.values(self.reference, figure))
         return floor_of([one - other for one, other in rows]) if rows else None
 
+    def floor_of_quotients(self, figure: str) -> float | None:
+        """The same of a figure that is one by the reference's in each block: the reference has it by itself, twice."""
+        own = [*self.values(self.reference, figure).values(), *self.values(self.reference, figure, True).values()]
+        return floor_of([value - 1.0 for value in own]) if own else None
+
     def ratio(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:
         """``one`` by ``other``, both above the reference, and the floor of that."""
         base = self.values(self.reference, figure)
@@ -195,17 +200,24 @@ class Blocks:
 
     def rows_by_reference(self, figure: str, text: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, which is one by the reference's already; the target is for ours."""
-        floor = self.floor(figure)
-        return [
-            self.row(name, text, "ratio", self.plain(name, figure), floor, target if name == "ours" else None, 1.0)
-            for name in self.contenders
-            if name != self.reference
-        ]
+        others = [name for name in self.contenders if name != self.reference]
+        return self._rows(others, figure, text, "ratio", self.floor_of_quotients(figure), target, 1.0)
 
     def rows_plain(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, as it is."""
-        floor = self.floor(figure)
+        return self._rows(self.contenders, figure, text, unit, self.floor(figure), target, None)
+
+    def _rows(
+        self,
+        names: Sequence[str],
+        figure: str,
+        text: str,
+        unit: str,
+        floor: float | None,
+        target: Target | None,
+        neutral: float | None,
+    ) -> list[Row]:
         return [
-            self.row(name, text, unit, self.plain(name, figure), floor, target if name == "ours" else None)
-            for name in self.contenders
+            self.row(name, text, unit, self.plain(name, figure), floor, target if name == "ours" else None, neutral)
+            for name in names
         ]
