@@ -129,9 +129,12 @@ class Blocks:
         return floor_of([one - other for one, other in rows]) if rows else None
 
     def floor_of_quotients(self, figure: str) -> float | None:
-        """The same of a figure that is one by the reference's in each block: the reference has it by itself, twice."""
-        own = [*self.values(self.reference, figure).values(), *self.values(self.reference, figure, True).values()]
-        return floor_of([value - 1.0 for value in own]) if own else None
+        """The same of a figure that is one by the reference's in each block: what the reference's own are off one.
+
+        Of its first blocks or of its second ones, whichever are off more: a contender has as many.
+        """
+        halves = [self.values(self.reference, figure, again) for again in (False, True)]
+        return max((floor_of([value - 1.0 for value in half.values()]) for half in halves if half), default=None)
 
     def ratio(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:
         """``one`` by ``other``, both above the reference, and the floor of that."""

@@ -111,7 +111,7 @@ class DerivedContext(Context):
 
 #: The context of this thread, greenlet or task; ``None`` outside of all.
 current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)
-#: What is asked several times a request, without the look for a method of it.
+#: Its methods, found once: Python 3.11 looks for them at each call.
 get_current: Callable[[], Context | None] = current.get
 set_current: Callable[[Context | None], object] = current.set
 
@@ -128,7 +128,7 @@ find_elsewhere = _nowhere
 
 def here() -> Context | None:
     """The context of the code that calls; ``None`` outside of all."""
-    context = current.get()
+    context = get_current()
     return find_elsewhere() if context is None else context
 
 
@@ -139,7 +139,7 @@ def request_id() -> str | None:
 
 
 def _set(context: Context | None) -> None:
-    current.set(context)
+    set_current(context)
     if context is not None and not context.copied:
         context.origin.bound_last = context.bound
 
@@ -156,7 +156,7 @@ class Binding:
         """Nothing: the fields are bound since the call."""
 
     def __exit__(self, *_: object) -> None:
-        context = current.get()
+        context = get_current()
         if context is self._inner:
             _set(self._outer)
         elif context is not None and context.origin is self._inner.origin:
@@ -186,7 +186,7 @@ def bind(**fields: object) -> Binding:
 
     Formats with fields (``json``, ``ecs``, ``logfmt``) show them all, a %-format those that it names.
     """
-    outer = current.get()
+    outer = get_current()
     frozen = {name: freeze(value) for name, value in fields.items()}
     base = outer or find_elsewhere(enter=True) or Context()
     inner = DerivedContext(base, MappingProxyType({**base.bound, **frozen}))

@@ -168,7 +168,8 @@ class Exchange(RequestParts):
         known = self._fields
         if known is None:  # both records are asked
             known = self._fields = self._read_fields()
-        return known.copy()
+        # Whoever gets them may change them.
+        return {name: value.copy() if type(value) is list else value for name, value in known.items()}
 
     def _read_fields(self) -> dict[str, object]:
         known = fields.read_all(fields.REQUEST, self)

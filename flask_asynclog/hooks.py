@@ -22,7 +22,7 @@ from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.login import current_user_id
-from flask_asynclog.originals import only_calls_functions, only_looks_after
+from flask_asynclog.originals import after_request, only_calls_functions
 from flask_asynclog.outcome import Outcome
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
@@ -63,7 +63,8 @@ class RequestHooks:
     nothing is handed over, because an exception leaves the app, it is logged at that.
 
     Methods of the app rather than functions that it calls: for each of those Flask looks whether it is a coroutine,
-    which costs a microsecond a request.
+    which costs a microsecond a request. Both of Flask's own only look whether there is something to do; where there is
+    nothing, they are not called, see `originals`.
     """
 
     def __init__(self, app: Flask, settings: Settings, pipeline: Pipeline, logger: logging.Logger) -> None:
@@ -90,15 +91,16 @@ class RequestHooks:
         self._in_uwsgi = "uwsgi" in modules
         self._app = app
         self._may_be_idle = only_calls_functions(app)
-        self._looks_after = only_looks_after(app)
+        self._after_request = after_request(app)
         got_request_exception.connect(self._on_exception, app)
+        #: The same for all requests: each look makes a method anew.
         self._starts_response = self._start_response
         self._wsgi_app = app.wsgi_app
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         self._preprocess_request = app.preprocess_request
         app.preprocess_request = self.preprocess_request  # type: ignore[method-assign]
         self._process_response = app.process_response
-        app.process_response = self.process_response  # type: ignore[method-assign, assignment]
+        app.process_response = self.process_response  # type: ignore[method-assign]
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The app, with its records."""
@@ -142,31 +144,24 @@ class RequestHooks:
             return None  # it looks for functions to call, for two microseconds
         return self._preprocess_request(*args)
 
-    def process_response(self, *args: Any) -> Response:
+    def process_response(self, response: Any, *more: Any) -> Any:
         """Do what the app does, and see whether all of the response is there."""
-        response: Response = args[-1]
-        app, looks = self._app, self._looks_after
+        after = self._after_request
+        processed = more[-1] if more else response  # Flask's developers hand over the context first
         try:
-            idle = False  # where there is nothing to do, it looks for that for two microseconds, too
-            if looks is not None and not app.after_request_funcs:
-                flask_context, session_of = looks
-                context = flask_context()
-                idle = not context._after_request_functions and app.session_interface.is_null_session(
-                    session_of(context)
-                )
-            if not idle:
-                response = self._process_response(*args)
+            if after is None or not after.has_nothing(self._app):
+                processed = self._process_response(response, *more)
         finally:  # Flask goes on with an error page that somebody could not process
             exchange = get_current()
             if type(exchange) is not Exchange and exchange is not None:
                 exchange = exchange.origin
             if type(exchange) is Exchange and exchange.source is self._source:
                 try:
-                    ordinary = type(response.response) is list and not response.direct_passthrough
-                    exchange.ordinary = ordinary or _is_whole(response)
+                    ordinary = type(processed.response) is list and not processed.direct_passthrough
+                    exchange.ordinary = ordinary or _is_whole(processed)
                 except AttributeError:  # whatever somebody's after_request returned
                     exchange.ordinary = False
-        return response
+        return processed
 
     def _start_response(
         self,

@@ -72,11 +72,11 @@ def test_an_ordinary_record_is_one_call(quiet: Quiet) -> None:
 
 
 def test_a_request_is_a_dozen_calls(quiet: Quiet) -> None:
-    """With both its records and the request id."""
+    """With both its records and the request id; and one to see that Flask need not be called."""
     app, _ = quiet()
     client = app.test_client()
     called = calls_of(lambda: client.get("/x"))
-    assert sum(called.values()) <= 12, called
+    assert sum(called.values()) <= 13, called
     assert called["accept"] == 2
 
 
@@ -109,7 +109,15 @@ def test_a_request_is_some_hundred_instructions(quiet: Quiet) -> None:
     app, _ = quiet()
     client = app.test_client()
     counted = instructions_of(lambda: client.get("/x"))
-    assert 300 < sum(counted.values()) <= 660, counted
+    assert 300 < sum(counted.values()) <= 680, counted
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 counts instructions only where it traced before")
+def test_a_logging_call_is_some_hundred_instructions(quiet: Quiet) -> None:
+    """Most of what it costs its caller."""
+    app, _ = quiet()
+    counted = instructions_of(lambda: app.logger.info("%s of %s", "x", "y"))
+    assert 80 < sum(counted.values()) <= 140, counted
 
 
 def blocks_of(function: Callable[[], object], count: int) -> float:

@@ -74,6 +74,22 @@ def test_patterns_reach_who_it_was() -> None:
     assert lines[1].startswith("[REDACTED] - [REDACTED] [")
 
 
+def test_who_gets_the_fields_may_change_them() -> None:
+    """They are read once for both records; whoever changes his, in place too, changes nobody else's."""
+    headers = {"X-Key": "abc", "Referer": "http://there/"}
+    source = Source("demo", request_headers=["X-Key"])
+    exchange = exchange_of(EnvironBuilder("/a", headers=headers).get_environ(), source=source)
+    first = exchange.fields()
+    assert first["http.request.header.x-key"] == ["abc"]
+    untouched = copy.deepcopy(first)
+    for value in first.values():
+        if isinstance(value, list):
+            value[:] = ["masked"]
+    first["url.path"] = "/masked"
+    assert exchange.fields() == untouched
+    assert untouched.items() <= Outcome(exchange, "200 OK", "0").fields().items()
+
+
 @pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 5000, "1e3", "\u0661"])
 def test_the_length_that_a_client_claims(length: str) -> None:
     """A number that no store of logs takes is none: with it, the client would keep its line out of there."""

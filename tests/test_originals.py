@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, after_this_request, session
 from flask.sessions import SecureCookieSessionInterface
 
 from flask_asynclog import AsyncLog
-from flask_asynclog.originals import if_original, only_calls_functions, only_looks_after
+from flask_asynclog.originals import after_request, if_original, only_calls_functions
 from support import profiled
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
@@ -26,7 +26,7 @@ each_method = pytest.mark.parametrize("name", METHODS)
 
 def is_known(app: Flask, name: str) -> bool:
     """Whether it is known when that method has nothing to do."""
-    return only_calls_functions(app) if name == "preprocess_request" else only_looks_after(app) is not None
+    return only_calls_functions(app) if name == "preprocess_request" else after_request(app) is not None
 
 
 def in_flask(name: str, source: str) -> Any:
@@ -78,9 +78,34 @@ def test_a_later_flask_that_does_more(
 
 def test_a_later_flask_that_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its context as an argument, as Flask's developers have it."""
-    source = "(self, ctx):\n    return self.before_request_funcs[ctx.request.endpoint]\n"
+    source = (
+        "(self, ctx):\n    self.url_value_preprocessors\n    return self.before_request_funcs[ctx.request.endpoint]\n"
+    )
     monkeypatch.setattr(Flask, "preprocess_request", in_flask("preprocess_request", source))
     assert only_calls_functions(Flask("later"))
+
+
+@each_method
+def test_a_later_flask_that_keeps_its_functions_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, make_app: MakeApp, name: str
+) -> None:
+    """So that those which are looked at say nothing: it is called."""
+    monkeypatch.setattr(
+        Flask, name, in_flask(name, "(self, *args):\n    request\n    return args[-1] if args else None\n")
+    )
+    assert not is_known(Flask("later"), name)
+    app, _ = make_app()
+    assert calls(app, name) == 1
+
+
+def test_a_response_processed_by_hand(make_app: MakeApp) -> None:
+    """By position or by name, as Flask's method takes it."""
+    app, _ = make_app()
+    app.after_request(lambda response: response)
+    response = Response("a")
+    with app.test_request_context("/"):
+        assert app.process_response(response) is response
+        assert app.process_response(response=response) is response
 
 
 def test_a_later_flask_whose_context_is_an_argument(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +113,7 @@ def test_a_later_flask_whose_context_is_an_argument(make_app: MakeApp, monkeypat
     source = "(self, ctx, response):\n    response.headers['seen'] = ctx\n    return response\n"
     monkeypatch.setattr(Flask, "process_response", in_flask("process_response", source))
     app, _ = make_app()
-    assert only_looks_after(Flask("later")) is None
+    assert after_request(Flask("later")) is None
     process: Any = app.process_response
     with app.test_request_context("/"):
         assert process("the context", Response("a")).headers["seen"] == "the context"
@@ -103,15 +128,22 @@ def test_a_later_flask_that_does_more_in_a_nested_function(monkeypatch: pytest.M
 
 def test_an_older_flask_whose_session_is_an_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
     """To look at which is no access to the session, there."""
-    source = "(self, response):\n    self.session_interface.is_null_session(request_ctx.session)\n    return response\n"
+    source = """(self, response):
+    context = request_ctx._get_current_object()
+    for function in (*context._after_request_functions, *self.after_request_funcs[None]):
+        response = function(response)
+    if not self.session_interface.is_null_session(context.session):
+        self.session_interface.save_session(self, context.session, response)
+    return response
+"""
     monkeypatch.setattr(Flask, "process_response", in_flask("process_response", source))
     app = Flask("older")
-    looks = only_looks_after(app)
-    assert looks is not None
-    current_context, session_of = looks
+    after = after_request(app)
+    assert after is not None
     with app.test_request_context("/") as context:
-        assert current_context() is context
-        assert session_of(context) is context.session
+        assert after.context() is context
+        assert after.session(context) is context.session
+        assert after.has_nothing(app)
 
 
 @each_method
@@ -180,21 +212,24 @@ def test_flask_is_called_where_there_is_a_session(make_app: MakeApp) -> None:
     assert calls(app, "process_response") == 1
 
 
-def test_a_session_interface_that_knows_no_null_session(make_app: MakeApp) -> None:
-    """It has a session without a secret key, and is asked to save it."""
+def test_a_session_interface_of_its_own(make_app: MakeApp) -> None:
+    """It may have a session without a secret key: it is asked, as often as Flask asks it."""
+    asked: list[object] = []
     saved: list[object] = []
 
     class Interface(SecureCookieSessionInterface):
         def is_null_session(self, obj: object) -> bool:
+            asked.append(obj)
             return False
 
         def save_session(self, app: Flask, session: object, response: Response) -> None:
-            saved.append(app)
+            saved.append(session)
 
     app, _ = make_app()
     app.session_interface = Interface()
     app.test_client().get("/")
-    assert saved == [app]
+    assert len(asked) == 1
+    assert saved == asked
 
 
 class Proxy:

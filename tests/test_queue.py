@@ -380,6 +380,17 @@ def test_who_wakes_the_listener() -> None:
     assert woken == [1, 6, 1, 8], "at work, and the queue almost full: once, to see whether the listener lives"
 
 
+@pytest.mark.parametrize("size", [2**31 - 1, sys.maxsize], ids=["2 to the 31st", "the largest"])
+def test_a_queue_without_a_bound_wakes_for_urgent_records(size: int) -> None:
+    """As any other, however many records are the half of it."""
+    woken: list[int] = []
+    queue = RecordQueue(size, flush_level=logging.ERROR)
+    queue.wake = lambda: woken.append(len(queue))
+    assert queue.gathering()
+    queue.put(record(logging.ERROR))
+    assert woken == [1]
+
+
 def test_reset_drops_what_was_inherited() -> None:
     """A forked child's queue is empty, at zero, and its first record wakes."""
     woken: list[int] = []

@@ -7,7 +7,7 @@ import importlib
 from benchmarks.scenario import Scenario
 
 NAMES = (
-    "caller", "requests", "before", "served", "twenty", "io_return", "slow_disk", "writers", "memory", "idle",
+    "caller", "requests", "hooked", "served", "twenty", "io_return", "slow_disk", "writers", "memory", "idle",
     "imports", "threads", "lag", "exit", "burst", "calibration",
 )  # fmt: skip
 

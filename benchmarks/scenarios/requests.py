@@ -38,9 +38,11 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
     """Requests by turns with those of an app that does not log; and many in a row, for the percentiles."""
     made, its = app.make(contender, directory)
     bare, nothing = app.make(CONTENDERS["none"], directory)
-    if parameters.get("before"):
+    if parameters.get("hooked"):
         for each in (made, bare):
+            each.secret_key = "of a benchmark"
             each.before_request(lambda: None)
+            each.after_request(lambda response: response)
     warm, count, turns, size = (parameters[name] for name in ("warm", "requests", "turns", "size"))
     times_of(made, app.environs("warm", warm))
     times_of(bare, app.environs("bare", warm))

@@ -1,6 +1,7 @@
-"""The same as `requests`, in an app that has a function of its own before requests.
+"""The same as `requests`, in an app that has something to do around each request.
 
-Without any, our hook does not have Flask look for some: a little of what it costs is made good by that.
+Where Flask has nothing to do before or after a request, our hooks do not have it look for that: a part of what they
+cost is made good by it. Here nothing is.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ def conclude(blocks: Blocks) -> list[Row]:
 
 
 SCENARIO = Scenario(
-    name="before",
-    question="What do both records cost in an app that has a function before requests?",
+    name="hooked",
+    question="What do both records cost in an app with a session, and functions before and after requests?",
     contenders=("none", "file", "ours"),
     reference="none",
-    quick=Plan(1, {**requests.SCENARIO.quick.parameters, "before": True}),
-    full=Plan(6, {**requests.SCENARIO.full.parameters, "before": True}),
+    quick=Plan(1, {**requests.SCENARIO.quick.parameters, "hooked": True}),
+    full=Plan(6, {**requests.SCENARIO.full.parameters, "hooked": True}),
     measure=requests.measure,
     conclude=conclude,
 )
