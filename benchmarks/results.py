@@ -100,6 +100,11 @@ class Blocks:
         names = dict.fromkeys(block.contender for block in self.blocks)
         return [name for name in CONTENDERS if name in names] + [name for name in names if name not in CONTENDERS]
 
+    @property
+    def others(self) -> list[str]:
+        """All but the reference."""
+        return [name for name in self.contenders if name != self.reference]
+
     def values(self, contender: str, figure: str, again: bool = False) -> dict[int, float]:
         """A figure by round."""
         return {
@@ -193,26 +198,21 @@ class Blocks:
 
     def rows_above(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """What each contender's ``figure`` is above the reference's; the target is for ours."""
-        return [
-            self.row(
-                name, text, unit, self.above(name, figure), self.floor(figure), target if name == "ours" else None, 0.0
-            )
-            for name in self.contenders
-            if name != self.reference
-        ]
+        return self._rows(self.others, self.above, figure, text, unit, self.floor(figure), target, 0.0)
 
     def rows_by_reference(self, figure: str, text: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, which is one by the reference's already; the target is for ours."""
-        others = [name for name in self.contenders if name != self.reference]
-        return self._rows(others, figure, text, "ratio", self.floor_of_quotients(figure), target, 1.0)
+        floor = self.floor_of_quotients(figure)
+        return self._rows(self.others, self.plain, figure, text, "ratio", floor, target, 1.0)
 
     def rows_plain(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, as it is."""
-        return self._rows(self.contenders, figure, text, unit, self.floor(figure), target, None)
+        return self._rows(self.contenders, self.plain, figure, text, unit, self.floor(figure), target, None)
 
     def _rows(
         self,
         names: Sequence[str],
+        find: Callable[[str, str], Estimate | None],
         figure: str,
         text: str,
         unit: str,
@@ -221,6 +221,6 @@ class Blocks:
         neutral: float | None,
     ) -> list[Row]:
         return [
-            self.row(name, text, unit, self.plain(name, figure), floor, target if name == "ours" else None, neutral)
+            self.row(name, text, unit, find(name, figure), floor, target if name == "ours" else None, neutral)
             for name in names
         ]

@@ -79,8 +79,8 @@ class RecordQueue:
         self.block_timeout = block_timeout
         self.flush_level = flush_level
         self._ordinary_size = max(1, int(size * ORDINARY_SHARE))
-        self._half = min(max(1, size // 2), _NEVER - 2)
-        self._at_work = min(max(1, self._ordinary_size - 1), _NEVER - 1)
+        self._half = max(1, min(size, _NEVER) // 2)
+        self._at_work = max(1, min(self._ordinary_size, _NEVER) - 1)
         #: With fewer waiting, any record is just appended.
         self.easy = 0 if self.careful or overflow == "drop_old" else self._ordinary_size
 

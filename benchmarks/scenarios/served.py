@@ -109,7 +109,7 @@ def load(
 ) -> tuple[list[Loaded], Expected | None]:
     """Two servers, the contender's and one with the reference, under planned loads.
 
-    :param requests: whether there are records of requests; the reference has them if it has a handler at all.
+    :param requests: whether there are records of requests, of the reference too.
     :returns: what came of each load, and what is to be in the contender's files.
     """
     beside = directory.parent / "reference"
@@ -117,7 +117,7 @@ def load(
     choose = random.Random(parameters["seed"])
     with (
         serving.serve(contender.name, directory, requests=requests) as server,
-        serving.serve(reference, beside, requests=requests and reference != "none") as second,
+        serving.serve(reference, beside, requests=requests) as second,
     ):
         its, other = Asker(server, view), Asker(second, view)
         found = [by_turns_at(rate, its, other, parameters, choose) for rate in rates]
