@@ -19,6 +19,8 @@ from typing import Any
 from flask import Flask, Response, request
 from flask.logging import default_handler
 
+from benchmarks.bare import BareHandler
+
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 MAX_BYTES, BACKUP_COUNT = 50 * 1024 * 1024, 10
 
@@ -138,6 +140,11 @@ def open_null(app: Flask, directory: Path) -> Logging:
 def open_file(app: Flask, directory: Path) -> Logging:
     """The usual recipe."""
     return by_handler(app, formatted(logging.FileHandler(directory / "app.log")))
+
+
+def open_bare(app: Flask, directory: Path) -> Logging:
+    """The least that lines can cost."""
+    return by_handler(app, BareHandler(directory / "app.log"))
 
 
 def open_clh(app: Flask, directory: Path) -> Logging:
@@ -264,6 +271,7 @@ CONTENDERS = {
         Contender("none", "no logging", open_none, writes=False),
         Contender("null", "the calls, above a handler that does nothing", open_null, writes=False),
         Contender("file", "logging.FileHandler, synchronous: the usual recipe", open_file),
+        Contender("bare", "lines made in the caller, 256 to a write; no lock, no rotation: for comparison", open_bare),
         Contender("clh", "concurrent-log-handler, synchronous", open_clh, "concurrent_log_handler"),
         Contender(
             "stdlib", "QueueHandler, queue.Queue, QueueListener, concurrent-log-handler", open_stdlib,

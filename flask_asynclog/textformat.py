@@ -15,7 +15,7 @@ from typing import Any, cast
 from flask_asynclog.escaping import escape, escape_all
 from flask_asynclog.fields import find
 from flask_asynclog.recordfields import context_of
-from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Brief, Entry, Event, brief_fields, restore
+from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Entry, Event, brief_fields, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -168,19 +168,24 @@ class TextFormatter(EntryFormatter):
             return super().format_entries(entries)
         # Without a call for each of most, and with one look at all lines for what is to be escaped.
         lines: list[str] = []
-        for entry in entries:
-            kind: type = type(entry)
+        second, known_milliseconds, _, time_text = self._stamp
+        for entry in cast("Sequence[Any]", entries):
+            kind: type[object] = type(entry)  # pyright: ignore[reportUnknownVariableType]
             if kind is tuple:
-                _, _, created, milliseconds, name, level, message, args = cast("Brief", entry)
+                _, _, created, milliseconds, name, level, message, args = entry
                 if args:
                     message = message % args
             elif kind is dict or issubclass(kind, logging.LogRecord):
                 lines.append(self.format_entry(entry))
                 continue
             else:
-                created, name, levelno, message = cast("Event", entry).summary()
+                summary: tuple[float, str, int, str] = entry.summary()
+                created, name, levelno, message = summary
                 level, milliseconds = logging.getLevelName(levelno), int((created - int(created)) * 1000)
-            lines.append(f"{self._time(created, milliseconds)} - {name} - {level} - {message}")
+            if milliseconds != known_milliseconds or not second <= created < second + 1:
+                time_text = self._time(created, milliseconds)
+                second, known_milliseconds = int(created), milliseconds
+            lines.append(f"{time_text} - {name} - {level} - {message}")
         return escape_all(lines)
 
     # In a third of the time, for what most records are.

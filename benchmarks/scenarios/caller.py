@@ -82,7 +82,7 @@ SCENARIO = Scenario(
     name="caller",
     question="What does one record cost its caller?",
     contenders=(
-        "null", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
+        "null", "bare", "file", "clh", "stdlib", "stdlib-simple", "loguru", "logxide", "picologging", "ours",
     ),
     reference="null",
     quick=Plan(3, {"bursts": 6, "turns": 10, "size": 500, "pause": 0.02}, NOT_QUICK),

@@ -48,10 +48,10 @@ def conclude(blocks: Blocks) -> list[Row]:
 SCENARIO = Scenario(
     name="twenty",
     question="What if each view logs twenty records?",
-    contenders=("null", "file", "clh", "stdlib", "ours"),
+    contenders=("null", "bare", "file", "clh", "stdlib", "ours"),
     reference="null",
     quick=Plan(1, {"calibrate": 1.0, "seconds": 0.5, "turns": 2}, without=("clh", "stdlib")),
-    full=Plan(5, {"calibrate": 4.0, "seconds": 1.0, "turns": 6}, without=("clh",)),
+    full=Plan(5, {"calibrate": 4.0, "seconds": 1.0, "turns": 7}, without=("clh",)),
     measure=measure,
     conclude=conclude,
     prepare=prepare,
