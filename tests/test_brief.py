@@ -224,6 +224,18 @@ def test_what_it_has_can_be_had_again(make_alone: MakeApp) -> None:
         assert getattr(again, name) == getattr(records[0], name), name
 
 
+def test_each_has_its_own_time() -> None:
+    """Also where the millisecond is the same, or the clock is set back."""
+    formatter = TextFormatter()
+    base = 1_700_000_000
+    times = [base + 0.25, base + 0.25, base + 1.25, base + 1.5, base + 0.25, base + 0.5, base - 86_400 + 0.5]
+    briefs: list[Entry] = [(20, 1, each, each % 1 * 1000, "name", "INFO", "text", None) for each in times]
+    expected = [formatter.format_entry(dict(vars(restore(brief)))) for brief, each in zip(briefs, times, strict=True)]
+    assert formatter.format_entries(briefs) == expected
+    assert len(set(expected)) == 5
+    assert TextFormatter().format_entries(briefs) == expected
+
+
 def test_a_child_keeps_its_own(make_alone: MakeApp) -> None:
     """Where Python is told of no fork: what the child has logged until that is noticed."""
     app, _, pipeline = waiting(make_alone)
