@@ -230,7 +230,7 @@ def test_each_has_its_own_time() -> None:
     base = 1_700_000_000
     times = [base + 0.25, base + 0.25, base + 1.25, base + 1.5, base + 0.25, base + 0.5, base - 86_400 + 0.5]
     briefs: list[Entry] = [(20, 1, each, each % 1 * 1000, "name", "INFO", "text", None) for each in times]
-    expected = [formatter.format_entry(dict(vars(restore(brief)))) for brief, each in zip(briefs, times, strict=True)]
+    expected = [formatter.format_entry(dict(vars(restore(brief)))) for brief in briefs]
     assert formatter.format_entries(briefs) == expected
     assert len(set(expected)) == 5
     assert TextFormatter().format_entries(briefs) == expected
