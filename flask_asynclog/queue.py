@@ -16,7 +16,7 @@ from flask_asynclog import lifecycle
 from flask_asynclog.context import get_current
 from flask_asynclog.lanes import Lane, LevelLanes
 from flask_asynclog.native import get_ident
-from flask_asynclog.records import Entry, level_of, process_of, restore
+from flask_asynclog.records import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.report import Once
 from flask_asynclog.stats import Stats, Tally
 from flask_asynclog.values import show_error
@@ -29,6 +29,11 @@ OWN_RECORDS = 16
 
 #: A place in the order of acceptance, see `RecordQueue.mark`.
 Mark: TypeAlias = tuple[int, tuple[int, int]]
+
+#: Waiting records from which on others wait as a `records.Brief`, if nobody wants to know more: so many wait only where
+#: the disk does not keep up. What refers to other objects, Python's garbage collector goes through again and again, and
+#: when there is a quarter more of it than before, through all that was ever imported. Texts and numbers it lets go.
+MANY = 1024
 
 _once = Once()
 #: More than any queue holds. Of 30 bits: Python 3.11 compares longer numbers in a slower way.
@@ -83,10 +88,12 @@ class RecordQueue:
         self._at_work = max(1, min(self._ordinary_size, _NEVER) - 1)
         #: With fewer waiting, any record is just appended.
         self.easy = 0 if self.careful or overflow == "drop_old" else self._ordinary_size
+        #: With fewer, what comes to `accept` is.
+        self._few = min(self.easy, MANY)
 
     def be_careful(self) -> None:
         """Have callers look at each record with care from now on."""
-        self.careful, self.easy = True, 0
+        self.careful, self.easy, self._few = True, 0, 0
 
     def reset(self) -> None:
         """Start anew in a forked child, with counters at zero, no listener at work, and none of the parent's records.
@@ -138,7 +145,7 @@ class RecordQueue:
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
         try:
             waiting = len(self.waiting)
-            if waiting < self.easy:
+            if waiting < self._few:
                 append = self.append
                 append(entry)
             else:
@@ -176,6 +183,8 @@ class RecordQueue:
         if waiting >= limit and not self._make_room(important, limit):
             self.tally.drops.tick("queue_full", levelno)
             return False
+        if waiting >= MANY and self.brief:
+            entry = as_brief(entry)
         if self.overflow == "drop_old":
             self._level_lanes.add(entry, important=important)
         else:

@@ -150,6 +150,30 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
     return snapshot(record, formatter, context)
 
 
+def as_brief(entry: Entry) -> Entry:
+    """What a line of text tells of an entry, put together now, in a few values that refer to nothing else.
+
+    The entry itself where a line has more to tell, or cannot be put together: whoever writes it says why.
+    """
+    try:
+        if isinstance(entry, tuple):
+            return entry
+        if not isinstance(entry, (dict, logging.LogRecord)):
+            created, name, levelno, message = entry.summary()
+            milliseconds = float(int((created - int(created)) * 1000))
+            return levelno, os.getpid(), created, milliseconds, name, logging.getLevelName(levelno), message, None
+        record = restore(entry)
+        fields = vars(record)
+        if fields["exc_info"] or fields["exc_text"] or fields["stack_info"] or FORMATTER in fields:
+            return entry
+        if type(fields["msg"]) is not str:  # a dictionary, from which secrets are taken by the names of its items
+            return entry
+        text = record.getMessage()
+        return cast(Brief, (*(fields[name] for name in BRIEF[:-2]), text, None))
+    except Exception:
+        return entry
+
+
 def brief_fields(brief: Brief) -> dict[str, Any]:
     """Its attributes by their names."""
     return dict(zip(BRIEF, brief, strict=True))

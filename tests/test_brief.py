@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
 import os
 import re
@@ -14,7 +16,9 @@ import pytest
 from flask import Flask
 
 from flask_asynclog import AsyncLog
+from flask_asynclog.exchange import Exchange
 from flask_asynclog.pipeline import Pipeline
+from flask_asynclog.queue import MANY
 from flask_asynclog.records import Entry, level_of, process_of, restore
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.textformat import TextFormatter
@@ -234,6 +238,80 @@ def test_each_has_its_own_time() -> None:
     assert formatter.format_entries(briefs) == expected
     assert len(set(expected)) == 5
     assert TextFormatter().format_entries(briefs) == expected
+
+
+def crowd(app: Flask) -> None:
+    """So many records that from now on only what a line shows waits."""
+    for number in range(MANY):
+        app.logger.info("%d", number)
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "block"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with_others"])
+def test_requests_behind_many_records(make_app: MakeApp, make_alone: MakeApp, overflow: str, alone: bool) -> None:
+    """Wait as their lines' parts, which the garbage collector lets go; the lines are the same."""
+    app, asynclog = (make_alone if alone else make_app)(flush_interval=NEVER, overflow=overflow, queue_size=4096)
+    app.add_url_rule("/<name>", "view", lambda name: (name, 404))
+    app.logger.info("first")
+    assert asynclog.flush(HANG)
+    queue, client = app.extensions["asynclog"].pipeline.queue, app.test_client()
+    assert client.get("/100%25s?token=x").status_code == 404
+    crowd(app)
+    assert client.get("/100%25s?token=x").status_code == 404
+    entries = [*queue.waiting, *queue._level_lanes.entries()]
+    briefs = [entry for entry in entries if type(entry) is tuple and "100%" in entry[6]]
+    assert [(brief[0], brief[1]) for brief in briefs] == [(logging.INFO, os.getpid()), (logging.WARNING, os.getpid())]
+    gc.collect()
+    assert not any(map(gc.is_tracked, briefs))
+    assert asynclog.flush(HANG)
+    lines = [re.sub(r"[\d.]+ms|id=\w+", "", line) for line in without_times(log_lines(Path("app.log")))]
+    told = [line for line in lines if "100%" in line]
+    assert len(told) == 4
+    assert told[:2] == told[2:]
+    assert told[0].rstrip().endswith("/100%s?token=[REDACTED]")
+
+
+def test_what_has_more_to_tell_behind_many_records(make_alone: MakeApp) -> None:
+    """Waits as ever: what a line shows is the same."""
+    app, asynclog, _ = waiting(make_alone)
+    for before in (lambda _: None, crowd):
+        before(app)
+        log_all(app.logger)
+        assert asynclog.flush(HANG)
+    _, *lines = without_times(log_lines(Path("app.log")))
+    assert len(lines) == 24 + MANY
+    assert lines[:12] == lines[-12:]
+
+
+def test_secrets_behind_many_records(make_alone: MakeApp) -> None:
+    """Are taken out of a dictionary where it is written."""
+    app, asynclog, _ = waiting(make_alone)
+    crowd(app)
+    app.logger.info({"password": "s3cret"})
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log"))[-1].endswith(" - {'password': '[REDACTED]'}")
+
+
+def test_fields_behind_many_records(make_alone: MakeApp) -> None:
+    """Are all there, where the format has them."""
+    app, asynclog, pipeline = waiting(make_alone, format="json")
+    crowd(app)
+    assert app.test_client().get("/?q=1").status_code == 404
+    assert [type(entry).__name__ for entry in [*pipeline.queue.waiting][-2:]] == ["Exchange", "Outcome"]
+    assert asynclog.flush(HANG)
+    assert json.loads(log_lines(Path("app.log"))[-1])["url.query"] == "q=1"
+
+
+def test_an_event_that_cannot_be_told_behind_many_records(make_alone: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits as it is, and is not lost."""
+    app, asynclog, pipeline = waiting(make_alone)
+    crowd(app)
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "summary", lambda self: 1 / 0)
+        assert app.test_client().get("/").status_code == 404
+    assert [type(entry).__name__ for entry in [*pipeline.queue.waiting][-2:]] == ["Exchange", "tuple"]
+    assert asynclog.flush(HANG)
+    assert " - INFO - Request GET http://" in log_lines(Path("app.log"))[-2]
 
 
 def test_a_child_keeps_its_own(make_alone: MakeApp) -> None:

@@ -151,6 +151,21 @@ def test_a_waiting_request_is_a_few_blocks(quiet: Quiet) -> None:
     assert 2 < blocks < 19, blocks
 
 
+def test_requests_that_wait_are_few_objects(quiet: Quiet) -> None:
+    """To Python's garbage collector, however many wait: when there are many more, it holds up all threads."""
+    app, asynclog = quiet()
+    client = app.test_client()
+    kept: list[int] = []
+    for count in (10, 1000, 2000):
+        for _ in range(count):
+            client.get("/x")
+        gc.collect()
+        kept.append(len(gc.get_objects()))
+    assert asynclog.stats().pending >= 6000
+    assert 500 < kept[1] - kept[0] < 3000, kept
+    assert kept[2] - kept[1] < 100, kept
+
+
 def test_logging_waits_for_nothing(quiet: Quiet) -> None:
     """20,000 records and 500 requests: the caller's thread gives up the processor a handful of times."""
     app, asynclog = quiet()
