@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -40,10 +41,13 @@ settings.load_profile("here")
 
 
 def pytest_configure() -> None:
-    """The tests are about what is installed, not about the source tree beside them."""
+    """The tests are about what is installed, not about the source tree beside them; their processes hear of Ctrl-C."""
     package, project = Path(flask_asynclog.__file__).resolve(), Path(__file__).resolve().parents[1]
     if package.is_relative_to(project) and "site-packages" not in package.parts:
         raise pytest.UsageError(f"flask_asynclog is imported from the source tree ({package}); install it first")
+    # A shell ignores Ctrl-C for what it runs in the background, and so would every process that the tests start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
