@@ -86,9 +86,9 @@ class RecordQueue:
         self._ordinary_size = max(1, int(size * ORDINARY_SHARE))
         self._half = max(1, min(size, _NEVER) // 2)
         self._at_work = max(1, min(self._ordinary_size, _NEVER) - 1)
-        #: With fewer waiting, any record is just appended.
+        #: With fewer waiting, `AsyncQueueHandler` just appends.
         self.easy = 0 if self.careful or overflow == "drop_old" else self._ordinary_size
-        #: With fewer, what comes to `accept` is.
+        #: With fewer waiting, `accept` does.
         self._few = min(self.easy, MANY)
 
     def be_careful(self) -> None:
@@ -145,7 +145,7 @@ class RecordQueue:
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
         try:
             waiting = len(self.waiting)
-            if waiting < self._few:
+            if waiting < self._few or (waiting < self.easy and not self.brief):
                 append = self.append
                 append(entry)
             else:

@@ -151,25 +151,31 @@ def capture(record: logging.LogRecord, context: Context | None, formatter: loggi
 
 
 def as_brief(entry: Entry) -> Entry:
-    """What a line of text tells of an entry, put together now, in a few values that refer to nothing else.
+    """What a line of text tells of an entry, in a few values that refer to nothing else.
 
-    The entry itself where a line has more to tell, or cannot be put together: whoever writes it says why.
+    The message of an event is put together now. The entry itself where a line has more to tell, where that is for
+    others to say, or where it cannot be said: whoever writes it says why.
     """
+    if isinstance(entry, tuple):
+        return entry
     try:
-        if isinstance(entry, tuple):
-            return entry
         if not isinstance(entry, (dict, logging.LogRecord)):
             created, name, levelno, message = entry.summary()
             milliseconds = float(int((created - int(created)) * 1000))
             return levelno, os.getpid(), created, milliseconds, name, logging.getLevelName(levelno), message, None
         record = restore(entry)
         fields = vars(record)
-        if fields["exc_info"] or fields["exc_text"] or fields["stack_info"] or FORMATTER in fields:
+        if (
+            fields["exc_info"]
+            or fields["exc_text"]
+            or fields["stack_info"]
+            or FORMATTER in fields
+            or type(fields["msg"]) is not str  # a dictionary, which has secrets by the names of its items
+            or type(record).getMessage is not logging.LogRecord.getMessage  # it may know more, of ``extra`` for one
+        ):
             return entry
-        if type(fields["msg"]) is not str:  # a dictionary, from which secrets are taken by the names of its items
-            return entry
-        text = record.getMessage()
-        return cast(Brief, (*(fields[name] for name in BRIEF[:-2]), text, None))
+        *values, message, args = (fields[name] for name in BRIEF)
+        return cast(Brief, (*values, record.getMessage(), None) if EVENT in fields else (*values, message, args))
     except Exception:
         return entry
 

@@ -17,9 +17,10 @@ from flask import Flask
 
 from flask_asynclog import AsyncLog
 from flask_asynclog.exchange import Exchange
+from flask_asynclog.handlers import AsyncRotatingFileHandler
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.queue import MANY
-from flask_asynclog.records import Entry, level_of, process_of, restore
+from flask_asynclog.records import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.textformat import TextFormatter
 from support import HANG, log_lines
@@ -290,6 +291,72 @@ def test_secrets_behind_many_records(make_alone: MakeApp) -> None:
     app.logger.info({"password": "s3cret"})
     assert asynclog.flush(HANG)
     assert log_lines(Path("app.log"))[-1].endswith(" - {'password': '[REDACTED]'}")
+
+
+def test_what_a_record_says_itself_behind_many_records(make_alone: MakeApp) -> None:
+    """Is for the writing thread to ask: secrets are out by then, and whatever it does does not reach the caller."""
+    app, asynclog, _ = waiting(make_alone)
+
+    class Telling(logging.LogRecord):
+        def getMessage(self) -> str:
+            return f"{super().getMessage()} {self.token}"  # type: ignore[attr-defined]
+
+    class Ending(logging.LogRecord):
+        def getMessage(self) -> str:
+            raise SystemExit
+
+    crowd(app)
+    for kind in (Telling, Ending):
+        record = kind(app.name, logging.INFO, "", 0, "token", None, None)
+        record.token = "s3cret"  # type: ignore[attr-defined]
+        app.logger.handle(record)
+    assert not asynclog.flush(HANG)  # one was given up
+    assert log_lines(Path("app.log"))[-1].endswith(" - token [REDACTED]")
+    assert (asynclog.stats().accepted, asynclog.stats().failed) == (MANY + 3, 1)
+
+
+def test_a_formatter_of_its_own_behind_many_records(make_alone: MakeApp) -> None:
+    """Makes the line of a record, whatever the file's is."""
+    app, asynclog, pipeline = waiting(make_alone)
+    handler = AsyncRotatingFileHandler("app.log")
+    handler.setFormatter(logging.Formatter("OWN %(message)s"))
+    logger = logging.getLogger("with_its_own")
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        crowd(app)
+        logger.info("few of %s", "many")
+        assert [*pipeline.queue.waiting][-1]["msg"] == "few of %s"  # type: ignore[index,call-overload]
+        assert asynclog.flush(HANG)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert log_lines(Path("app.log"))[-1] == "OWN few of many"
+
+
+def test_large_arguments_behind_many_records(make_alone: MakeApp) -> None:
+    """Wait once, however many records show them."""
+    app, _, pipeline = waiting(make_alone, flush_level="CRITICAL")
+    crowd(app)
+    large = "x" * 1000
+    app.logger.info("%s", large, stack_info=False, extra={"more": 1})
+    entry = [*pipeline.queue.waiting][-1]
+    assert type(entry) is tuple
+    assert entry[-1][0] is large
+
+
+def test_an_event_has_what_its_record_has(make_alone: MakeApp) -> None:
+    """To the millisecond."""
+    app, _, pipeline = waiting(make_alone)
+    assert app.test_client().get("/").status_code == 404
+    for event in pipeline.queue.waiting:
+        record = restore(event)
+        brief = as_brief(event)
+        assert isinstance(brief, tuple)
+        for name in ("levelno", "process", "created", "msecs", "name", "levelname"):
+            assert getattr(restore(brief), name) == getattr(record, name), name
+        assert restore(brief).getMessage() == record.getMessage()
+        assert as_brief(record) == brief  # type: ignore[index]
 
 
 def test_fields_behind_many_records(make_alone: MakeApp) -> None:

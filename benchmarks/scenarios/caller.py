@@ -86,7 +86,7 @@ SCENARIO = Scenario(
     ),
     reference="null",
     quick=Plan(3, {"bursts": 6, "turns": 10, "size": 500, "pause": 0.02}, NOT_QUICK),
-    full=Plan(12, {"bursts": 11, "turns": 20, "size": 1000, "pause": 0.04}),
+    full=Plan(20, {"bursts": 11, "turns": 20, "size": 1000, "pause": 0.04}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip

@@ -79,7 +79,7 @@ SCENARIO = Scenario(
     ),
     reference="none",
     quick=Plan(2, {"warm": 200, "requests": 1000, "turns": 10, "size": 200}, NOT_QUICK),
-    full=Plan(8, {"warm": 300, "requests": 4000, "turns": 20, "size": 200}),
+    full=Plan(16, {"warm": 300, "requests": 4000, "turns": 20, "size": 200}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip
