@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from flask_asynclog.context import Context
 from flask_asynclog.recordfields import complete, context_fields, context_of, event_fields
-from flask_asynclog.records import EVENT, Event
+from flask_asynclog.records import EVENT, Event, milliseconds_of
 
 _sample = logging.makeLogRecord({})
 #: `logging` counts ``relativeCreated`` from here, seconds since the epoch.
@@ -67,7 +67,7 @@ class ExchangeRecord(logging.LogRecord):
         self.lineno = _LINE
         self.funcName = event.function
         self.created = created = event.created
-        self.msecs = float(int((created - int(created)) * 1000))
+        self.msecs = milliseconds_of(created)
         self.relativeCreated = (created - _STARTED) * 1000
         self.thread = event.thread
         self.threadName = event.thread_name

@@ -160,9 +160,7 @@ def as_brief(entry: Entry) -> Entry:
         return entry
     try:
         if not isinstance(entry, (dict, logging.LogRecord)):
-            created, name, levelno, message = entry.summary()
-            milliseconds = float(int((created - int(created)) * 1000))
-            return levelno, os.getpid(), created, milliseconds, name, logging.getLevelName(levelno), message, None
+            return event_brief(entry)
         record = restore(entry)
         fields = vars(record)
         if (
@@ -178,6 +176,18 @@ def as_brief(entry: Entry) -> Entry:
         return cast(Brief, (*values, record.getMessage(), None) if EVENT in fields else (*values, message, args))
     except Exception:
         return entry
+
+
+def event_brief(event: Event) -> Brief:
+    """What a line of text tells of an event, with its message put together."""
+    created, name, levelno, message = event.summary()
+    level = logging.getLevelName(levelno)
+    return levelno, os.getpid(), created, milliseconds_of(created), name, level, message, None
+
+
+def milliseconds_of(created: float) -> float:
+    """The whole milliseconds of a time in seconds, as a record has them beside it."""
+    return float(int((created - int(created)) * 1000))
 
 
 def brief_fields(brief: Brief) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from flask_asynclog.escaping import escape, escape_all
 from flask_asynclog.fields import find
 from flask_asynclog.recordfields import context_of
-from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Entry, Event, brief_fields, restore
+from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Entry, brief_fields, event_brief, restore
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -23,10 +23,8 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 #: A field of a %-format: ``%(name)s`` with flags, width, precision; or ``%%``.
 FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
-#: Fields of a format that an event has without a record of it.
-_EVENT_FIELDS = frozenset({"asctime", "levelname", "message", "name"})
-#: The same for a `records.Brief`.
-_BRIEF_FIELDS = _EVENT_FIELDS.union(BRIEF)
+#: Fields of a format that a `records.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
+_BRIEF_FIELDS = frozenset({"asctime", "message", *BRIEF}) - {"msg", "args"}
 
 
 class _Nothing(int):
@@ -111,7 +109,6 @@ class TextFormatter(EntryFormatter):
             self._values = operator.itemgetter(*names)
         # A string put together by name takes two thirds of the time of one by %.
         self._is_default = self._values is not None and fmt == TEXT_FORMAT
-        self._knows_events = self._values is not None and _EVENT_FIELDS.issuperset(names)
         self.is_brief = self._values is not None and _BRIEF_FIELDS.issuperset(names)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -158,9 +155,9 @@ class TextFormatter(EntryFormatter):
             return self.format(entry)
         if self._is_default:
             return self.format_entries([entry])[0]
-        if isinstance(entry, tuple):
-            return self._simple_line(brief_fields(entry)) if self.is_brief else self.format(restore(entry))
-        return self._event_line(entry) if self._knows_events else self.format(restore(entry))
+        if not self.is_brief:
+            return self.format(restore(entry))
+        return self._simple_line(brief_fields(entry if isinstance(entry, tuple) else event_brief(entry)))
 
     def format_entries(self, entries: Sequence[Entry]) -> list[str]:
         """See `EntryFormatter`."""
@@ -203,11 +200,6 @@ class TextFormatter(EntryFormatter):
         time_text = self._time(fields["created"], fields["msecs"])
         line = f"{time_text} - {fields['name']} - {fields['levelname']} - {message}"
         return line if line.isprintable() else escape(line)
-
-    def _event_line(self, event: Event) -> str:
-        created, name, levelno, message = event.summary()
-        level, milliseconds = logging.getLevelName(levelno), int((created - int(created)) * 1000)
-        return self._finish({"name": name, "levelname": level}, message, created, milliseconds)
 
     def _finish(self, fields: dict[str, Any], message: str, created: float, milliseconds: float) -> str:
         assert self._values is not None

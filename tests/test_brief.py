@@ -34,7 +34,12 @@ BRIEF = (
     "%(asctime)s - %(name)s - %(levelname)s - %(message)s",
     "%(levelno)d\t%(process)d\t%(created)f\t%(msecs)03d\t%(message)-20s|%(name)s",
 )
-WHOLE = ("%(asctime)s %(threadName)s %(message)s", "%(message)s %(pathname)s:%(lineno)d", "%(request_id)s %(message)s")
+WHOLE = (
+    "%(asctime)s %(threadName)s %(message)s",
+    "%(message)s %(pathname)s:%(lineno)d",
+    "%(request_id)s %(message)s",
+    "%(levelname)s %(msg)s",
+)
 
 
 def waiting(make_alone: MakeApp, **options: Any) -> tuple[Flask, AsyncLog, Pipeline]:
@@ -336,10 +341,10 @@ def test_a_formatter_of_its_own_behind_many_records(make_alone: MakeApp) -> None
 
 def test_large_arguments_behind_many_records(make_alone: MakeApp) -> None:
     """Wait once, however many records show them."""
-    app, _, pipeline = waiting(make_alone, flush_level="CRITICAL")
+    app, _, pipeline = waiting(make_alone)
     crowd(app)
     large = "x" * 1000
-    app.logger.info("%s", large, stack_info=False, extra={"more": 1})
+    app.logger.info("%s", large, extra={"more": 1})
     entry = [*pipeline.queue.waiting][-1]
     assert type(entry) is tuple
     assert entry[-1][0] is large
@@ -356,7 +361,7 @@ def test_an_event_has_what_its_record_has(make_alone: MakeApp) -> None:
         for name in ("levelno", "process", "created", "msecs", "name", "levelname"):
             assert getattr(restore(brief), name) == getattr(record, name), name
         assert restore(brief).getMessage() == record.getMessage()
-        assert as_brief(record) == brief  # type: ignore[index]
+        assert as_brief(record) == brief
 
 
 def test_fields_behind_many_records(make_alone: MakeApp) -> None:
