@@ -9,8 +9,9 @@ import logging
 import re
 import time
 
+from flask_asynclog.entries import Entry, restore
 from flask_asynclog.outcome import Outcome
-from flask_asynclog.records import EVENT, Entry, restore
+from flask_asynclog.records import EVENT
 from flask_asynclog.textformat import EntryFormatter, TextFormatter
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

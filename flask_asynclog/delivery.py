@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
+from flask_asynclog.entries import Entry, restore
 from flask_asynclog.recordfields import complete, redact
-from flask_asynclog.records import Entry, render, restore
+from flask_asynclog.records import render
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import Once, say
 from flask_asynclog.stats import Tally
@@ -133,7 +134,7 @@ class Delivery:
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether a `records.Brief` has all that the handlers, and the redactor, will want to know."""
+        """Whether a `entries.Brief` has all that the handlers, and the redactor, will want to know."""
         whole = self._respect_handler_level or (self.redactor is not None and self.redactor.patterns)
         return not whole and all(getattr(handler, "takes_briefs", False) for handler, _ in self._handlers)
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 from flask_asynclog.context import Context, get_current, set_current
 from flask_asynclog.delivery import Delivery
 from flask_asynclog.dropreport import DropReport
+from flask_asynclog.entries import Entry, restore
 from flask_asynclog.flushes import Flushes
 from flask_asynclog.native import Signal, get_ident, sleep
 from flask_asynclog.queue import Mark, RecordQueue
-from flask_asynclog.records import Entry, own_record, restore
+from flask_asynclog.records import own_record
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import Once
 from flask_asynclog.tracing import tracing

@@ -185,7 +185,7 @@ class Exchange(RequestParts):
         return ExchangeRecord(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As of `records.event_fields`.
+        # As of `recordfields.event_fields`.
         return dict, (self.fields(),)
 
     @property

@@ -8,8 +8,9 @@ import os
 from typing import Any, Protocol
 
 from flask_asynclog.context import Context
+from flask_asynclog.entries import Event, milliseconds_of
 from flask_asynclog.recordfields import complete, context_fields, context_of, event_fields
-from flask_asynclog.records import EVENT, Event, milliseconds_of
+from flask_asynclog.records import EVENT
 
 _sample = logging.makeLogRecord({})
 #: `logging` counts ``relativeCreated`` from here, seconds since the epoch.

@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 
-from flask_asynclog.records import Entry, level_of
+from flask_asynclog.entries import Entry, level_of
 
 
 class HeldRecords:

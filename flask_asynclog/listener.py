@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from flask_asynclog import lifecycle
 from flask_asynclog.drain import Drain
+from flask_asynclog.entries import Entry
 from flask_asynclog.native import NativeThread, allocate_lock, get_ident, poll
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import Entry
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import say
 from flask_asynclog.values import show_error
@@ -107,7 +107,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether no handler will want to know more of a plain record than a `records.Brief` has."""
+        """Whether no handler will want to know more of a plain record than a `entries.Brief` has."""
         return self._drain.takes_briefs
 
     @property

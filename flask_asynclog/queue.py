@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 from flask_asynclog import lifecycle
 from flask_asynclog.context import get_current
+from flask_asynclog.entries import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.lanes import Lane, LevelLanes
 from flask_asynclog.native import get_ident
-from flask_asynclog.records import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.report import Once
 from flask_asynclog.stats import Stats, Tally
 from flask_asynclog.values import show_error
@@ -30,7 +30,7 @@ OWN_RECORDS = 16
 #: A place in the order of acceptance, see `RecordQueue.mark`.
 Mark: TypeAlias = tuple[int, tuple[int, int]]
 
-#: Waiting records from which on others wait as a `records.Brief`, if nobody wants to know more: so many wait only where
+#: Waiting records from which on others wait as a `entries.Brief`, if nobody wants to know more: so many wait only where
 #: the disk does not keep up. What refers to other objects, Python's garbage collector goes through again and again, and
 #: when there is a quarter more of it than before, through all that was ever imported. Texts and numbers it lets go.
 MANY = 1024
@@ -72,7 +72,7 @@ class RecordQueue:
         self.wake: Callable[[], None] = _no_listener
         #: Whether callers are to look at each record with care rather than just append it, see `AsyncQueueHandler`.
         self.careful = False
-        #: Whether nobody will want to know more of a plain record than a `records.Brief` has.
+        #: Whether nobody will want to know more of a plain record than a `entries.Brief` has.
         self.brief = False
         self._start()
         self.configure(size, overflow, block_timeout, flush_level)
@@ -141,7 +141,7 @@ class RecordQueue:
             self.accept(record, record.levelno)
 
     def accept(self, entry: Entry, levelno: int) -> bool:
-        """The same for what `records.capture` made of a record; returns whether it was accepted."""
+        """The same for what `entries.capture` made of a record; returns whether it was accepted."""
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
         try:
             waiting = len(self.waiting)

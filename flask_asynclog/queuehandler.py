@@ -12,8 +12,9 @@ from typing import Any, cast
 from flask import has_request_context
 
 from flask_asynclog.context import Context, get_current, here
+from flask_asynclog.entries import Entry, capture, format_by, plain_attributes
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import CONTEXT, LAST, PLAIN, Entry, capture, format_by, snapshot
+from flask_asynclog.records import snapshot
 from flask_asynclog.report import Once
 from flask_asynclog.tracing import in_current_span, tracing
 from flask_asynclog.values import IMMUTABLE, show_error
@@ -117,7 +118,9 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
                             message, args,
                         )  # fmt: skip
                     else:
-                        entry = self._copy(record)
+                        context = get_current()
+                        elsewhere = context is None and has_request_context()
+                        entry = None if elsewhere else plain_attributes(record, context)
         except (AttributeError, TypeError):  # a filter took something away; a level is no number
             entry = None
         if entry is None:
@@ -131,16 +134,6 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
             queue.call_after_interruption(False)
             raise
         return record
-
-    @staticmethod
-    def _copy(record: logging.LogRecord) -> Entry | None:
-        """All that an ordinary record tells; ``None``: it has more than a record has as a rule."""
-        fields, context = record.__dict__.copy(), get_current()
-        if len(fields) != PLAIN or LAST not in fields or (context is None and has_request_context()):
-            return None
-        if context is not None:
-            fields[CONTEXT] = context
-        return fields
 
     def _handle_with_care(self, record: logging.LogRecord) -> Any:
         passed = filtered(self, record)

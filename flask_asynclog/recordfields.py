@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableSequence
 from typing import Any, cast
 
 from flask_asynclog.context import Context
+from flask_asynclog.entries import Entry, Event, restore
 from flask_asynclog.fields import CONTEXT as CONTEXT_FIELDS
 from flask_asynclog.fields import read_all
 from flask_asynclog.records import (
@@ -19,12 +20,9 @@ from flask_asynclog.records import (
     INTERNAL_ATTRIBUTES,
     STANDARD_ATTRIBUTES,
     DictMessage,
-    Entry,
-    Event,
     ExceptionSummary,
     copied,
     render,
-    restore,
 )
 from flask_asynclog.redaction import Redactor
 

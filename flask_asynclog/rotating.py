@@ -18,10 +18,11 @@ from typing import Any, cast
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from flask_asynclog import lifecycle
+from flask_asynclog.entries import Entry, has_formatter, restore
 from flask_asynclog.files import AppendStream, LockedFile, open_file
 from flask_asynclog.native import allocate_rlock, sleep
 from flask_asynclog.recordfields import complete
-from flask_asynclog.records import FORMATTER, Entry, has_formatter, restore
+from flask_asynclog.records import FORMATTER
 from flask_asynclog.report import Once, say
 from flask_asynclog.textformat import EntryFormatter, TextFormatter
 from flask_asynclog.values import show_error
@@ -110,7 +111,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether a `records.Brief` has all that a line shows of a plain record."""
+        """Whether a `entries.Brief` has all that a line shows of a plain record."""
         return isinstance(self.formatter, EntryFormatter) and self.formatter.is_brief and not self.filters
 
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from flask_asynclog.entries import BRIEF, Entry, brief_fields, event_brief, restore
 from flask_asynclog.escaping import escape, escape_all
 from flask_asynclog.fields import find
 from flask_asynclog.recordfields import context_of
-from flask_asynclog.records import BRIEF, EVENT, STANDARD_ATTRIBUTES, Entry, brief_fields, event_brief, restore
+from flask_asynclog.records import EVENT, STANDARD_ATTRIBUTES
 
 #: The format of Flask's usual recipe.
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -23,7 +24,7 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 #: A field of a %-format: ``%(name)s`` with flags, width, precision; or ``%%``.
 FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
-#: Fields of a format that a `records.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
+#: Fields of a format that a `entries.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
 _BRIEF_FIELDS = frozenset({"asctime", "message", *BRIEF}) - {"msg", "args"}
 
 
@@ -44,11 +45,11 @@ class EntryFormatter(logging.Formatter):
     shows_threads = True
     #: Whether they tell more of a request than its text does.
     shows_fields = True
-    #: Whether they tell no more of a record without a traceback than a `records.Brief` has.
+    #: Whether they tell no more of a record without a traceback than a `entries.Brief` has.
     is_brief = False
 
     def format_entry(self, entry: Entry) -> str:
-        """The line of the record that `records.restore` makes of ``entry``."""
+        """The line of the record that `entries.restore` makes of ``entry``."""
         return self.format(restore(entry))
 
     def format_entries(self, entries: Sequence[Entry]) -> list[str]:

@@ -16,11 +16,11 @@ import pytest
 from flask import Flask
 
 from flask_asynclog import AsyncLog
+from flask_asynclog.entries import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.handlers import AsyncRotatingFileHandler
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.queue import MANY
-from flask_asynclog.records import Entry, as_brief, level_of, process_of, restore
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.textformat import TextFormatter
 from support import HANG, log_lines

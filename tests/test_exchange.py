@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from flask_asynclog import AsyncLog
+from flask_asynclog.entries import restore
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.formatters import CombinedFormatter, JSONFormatter, TextFormatter, make_formatter
@@ -29,7 +30,7 @@ from flask_asynclog.handlers import AsyncQueueHandler
 from flask_asynclog.listener import BatchQueueListener
 from flask_asynclog.outcome import Outcome
 from flask_asynclog.queue import RecordQueue
-from flask_asynclog.records import restore, snapshot
+from flask_asynclog.records import snapshot
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.rotating import BatchRotatingFileHandler
 from flask_asynclog.source import Source

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_asynclog import AsyncLog, bind, jsonvalues
+from flask_asynclog.entries import Entry
 from flask_asynclog.formatters import (
     CombinedFormatter,
     ConsoleFormatter,
@@ -30,7 +31,7 @@ from flask_asynclog.formatters import (
     TextFormatter,
 )
 from flask_asynclog.outcome import Outcome, SentOutcome
-from flask_asynclog.records import EVENT, Entry
+from flask_asynclog.records import EVENT
 from formats import assert_one_line, read_combined, read_json, read_logfmt
 from support import HANG, assert_conserved
 

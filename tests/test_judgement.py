@@ -17,8 +17,8 @@ import pytest
 from flask import Flask, Response, abort
 
 from flask_asynclog import AsyncLog
+from flask_asynclog.entries import Entry
 from flask_asynclog.held import HeldRecords
-from flask_asynclog.records import Entry
 from support import HANG, assert_conserved, log_lines, run_python, run_threads
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]

@@ -162,12 +162,12 @@ def test_extra_changed_later_does_not_change_the_record() -> None:
 
 @pytest.mark.parametrize("where", ["logger", "handler"])
 @pytest.mark.parametrize("extra", [1, 2, 3])
-def test_extra_of_a_record_that_lacks_something(where: str, extra: int) -> None:
+@pytest.mark.parametrize("lacking", ["thread", "processName", list(vars(logging.makeLogRecord({})))[-1]])
+def test_extra_of_a_record_that_lacks_something(where: str, extra: int, lacking: str) -> None:
     """A filter took an attribute away, as of asyncio's task for tidier JSON: what is added is copied all the same."""
-    last = list(vars(logging.makeLogRecord({})))[-1]
 
     def take_away(record: logging.LogRecord) -> bool:
-        del record.__dict__[last]
+        del record.__dict__[lacking]
         return True
 
     queue = RecordQueue()
