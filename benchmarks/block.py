@@ -63,7 +63,9 @@ def run(block: Block, scenario: str, parameters: dict[str, Any], limit: float) -
             block.error = f"exit status {process.returncode}: {said[-1] if said else 'nothing said'}"
         if not block.error:
             measured = json.loads(found.read_text())
-            block.figures, block.percentiles = measured["figures"], measured["percentiles"]
+            block.figures, block.turns, block.percentiles = (
+                measured[name] for name in ("figures", "turns", "percentiles")
+            )
             block.dropped = measured["dropped"]
             if measured["expected"] is not None:
                 block.landed = verify(log_files(directory / "logs"), Expected(**measured["expected"]))

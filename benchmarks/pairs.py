@@ -1,7 +1,6 @@
 """Two things measured in one process, by turns: what disturbs the machine for a while disturbs both.
 
-Blocks are seconds apart, and on a shared machine those may differ by more than what is looked for. Used in a block's
-own process.
+Blocks are seconds apart, and on a shared machine those may differ by more than what is looked for.
 """
 
 from __future__ import annotations
@@ -10,12 +9,17 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+#: What two turns took, the one's first.
+Pair: TypeAlias = tuple[float, float]
 #: Of a turn.
 Result = TypeVar("Result")
 #: Share of a moment in which a process that has caught up is at work.
 IDLE = 0.1
+#: A turn of the other that took so many times as long as its shortest had less of the machine: where two virtual
+#: processors share a core, each has a good half of it while both are at work, for moments or for minutes.
+SLOW = 1.2
 #: Seconds of such a moment, and how long to wait for one.
 MOMENT, PATIENCE = 0.002, 2.0
 
@@ -58,6 +62,14 @@ def by_turns(
     return found
 
 
-def difference(pairs: Sequence[tuple[float, float]]) -> float:
+def difference(pairs: Sequence[Pair]) -> float:
     """Median of what the two of a pair differ by."""
     return median(one - other for one, other in pairs)
+
+
+def at_full_speed(pairs: Sequence[Pair], shortest: float) -> list[Pair]:
+    """Those whose other had all of the machine, whatever the one took: its shortest turn anywhere took ``shortest``.
+
+    The other is the same for all that are compared. If the one alone was slowed down, the pair remains.
+    """
+    return [pair for pair in pairs if pair[1] <= SLOW * shortest]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.pairs import Pair, at_full_speed, difference
 from benchmarks.sink import Landed
 from benchmarks.statistics import (
     NOT_MET,
@@ -33,6 +35,8 @@ class Block:
     position: int = 0
     #: Figures by name.
     figures: dict[str, float] = field(default_factory=dict)
+    #: By figure, what turns took: the contender's, and the other's.
+    turns: dict[str, list[Pair]] = field(default_factory=dict)
     #: Latencies by percentile, in µs, for the plots.
     percentiles: dict[str, float] = field(default_factory=dict)
     landed: Landed | None = None
@@ -93,6 +97,23 @@ class Blocks:
         self.scenario = scenario
         self.reference = reference
         self.blocks = list(blocks)
+        #: By contender, how many pairs of turns were at full speed, and how many there were.
+        self.pairs: dict[str, tuple[int, int]] = {}
+        self._compare_turns()
+
+    def _compare_turns(self) -> None:
+        """Make figures of the turns at full speed; a block without any has none."""
+        shortest: dict[str, float] = {}
+        for block in self.blocks:
+            for figure, pairs in block.turns.items():
+                shortest[figure] = min([shortest.get(figure, math.inf), *(other for _, other in pairs)])
+        for block in self.blocks:
+            for figure, pairs in block.turns.items():
+                kept = at_full_speed(pairs, shortest[figure])
+                if kept:
+                    block.figures[figure] = difference(kept)
+                before = self.pairs.get(block.contender, (0, 0))
+                self.pairs[block.contender] = before[0] + len(kept), before[1] + len(pairs)
 
     @property
     def contenders(self) -> list[str]:
@@ -123,9 +144,14 @@ class Blocks:
         rows = self.together(self.values(contender, figure))
         return estimate(rows) if rows else None
 
-    def above(self, contender: str, figure: str, base: str = "") -> Estimate | None:
-        """Median of the paired difference to ``base``, by default the reference."""
-        rows = self.together(self.values(contender, figure), self.values(base or self.reference, figure))
+    def base(self, figure: str) -> dict[int, float]:
+        """The reference's figure by round: the mean of its two blocks, which is nearer to it than either."""
+        once, again = (self.values(self.reference, figure, again) for again in (False, True))
+        return {number: (value + again.get(number, value)) / 2 for number, value in once.items()}
+
+    def above(self, contender: str, figure: str) -> Estimate | None:
+        """Median of the paired difference to the reference."""
+        rows = self.together(self.values(contender, figure), self.base(figure))
         return paired_difference([row[0] for row in rows], [row[1] for row in rows]) if rows else None
 
     def floor(self, figure: str) -> float | None:
@@ -143,8 +169,7 @@ class Blocks:
 
     def ratio(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:
         """``one`` by ``other``, both above the reference, and the floor of that."""
-        base = self.values(self.reference, figure)
-        rows = self.together(self.values(one, figure), self.values(other, figure), base)
+        rows = self.together(self.values(one, figure), self.values(other, figure), self.base(figure))
         return self._by(rows, lambda row: row[0] - row[2], lambda row: row[1] - row[2], figure)
 
     def quotient(self, one: str, other: str, figure: str) -> tuple[Estimate | None, float | None]:

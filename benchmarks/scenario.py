@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Contender
+from benchmarks.pairs import Pair
 from benchmarks.results import Blocks, Row
 from benchmarks.sink import Expected
 
@@ -35,6 +36,8 @@ class Measured:
     #: What was logged; ``None`` where nothing is written.
     expected: Expected | None = None
     dropped: int | None = None
+    #: Figures that are differences of turns: what the contender's took, and the other's.
+    turns: dict[str, list[Pair]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -174,18 +174,55 @@ def some_blocks(ours: list[float], floor: float, landed: Landed | None = None) -
 
 def test_rows_of_differences_and_ratios() -> None:
     """Above the reference, by another one above it, and by another one as it is."""
-    blocks = some_blocks([12.0, 12.0, 13.0], 0.5)
-    rows = {row.contender: row for row in blocks.rows_above("p50", "a call", "µs", Target(3.0))}
-    assert rows["ours"].found == Estimate(2.0, 2.0, 3.0, 3)
+    blocks = some_blocks([12.0, 12.0, 13.0], 0.5)  # the reference has 10 and 10.5
+    rows = {row.contender: row for row in blocks.rows_above("p50", "a call", "µs", Target(3.5))}
+    assert rows["ours"].found == Estimate(1.75, 1.75, 2.75, 3)
     assert rows["ours"].floor == 0.5
     assert rows["ours"].verdict == MET
     assert rows["file"].target is None
     found, floor = blocks.ratio("ours", "file", "p50")
     assert found is not None
-    assert (found.value, floor) == (0.1, 0.025)
+    assert (found.value, floor) == (1.75 / 19.75, 0.5 / 19.75)
     found, floor = blocks.quotient("ours", "null", "p50")
     assert found is not None
     assert (found.value, floor) == (1.2, 0.05)
+
+
+def test_what_a_contender_is_above_is_the_mean_of_both_blocks() -> None:
+    """Of the reference, in each round; where one has failed, the other."""
+    blocks = Blocks(
+        "caller",
+        "null",
+        [
+            Block(0, "null", figures={"p50": 10.0}),
+            Block(0, "null", again=True, figures={"p50": 14.0}),
+            Block(0, "ours", figures={"p50": 15.0}),
+            Block(1, "null", figures={"p50": 10.0}),
+            Block(1, "null", again=True, error="exit status 1: no"),
+            Block(1, "ours", figures={"p50": 11.0}),
+        ],
+    )
+    assert blocks.base("p50") == {0: 12.0, 1: 10.0}
+    assert blocks.above("ours", "p50") == Estimate(2.0, 1.0, 3.0, 2)
+
+
+def test_turns_while_the_machine_was_slow_are_left_out_and_counted() -> None:
+    """By the other's turn alone, which is the same for all, and the shortest of it in any block."""
+    blocks = [
+        Block(0, "null", turns={"p50": [(4.0, 4.0), (6.4, 6.4)]}),
+        # The last was slow itself, not the machine, as far as the other's turn tells.
+        Block(0, "ours", turns={"p50": [(4.5, 4.1), (7.2, 6.4), (4.7, 4.2), (7.9, 4.8)]}),
+        Block(1, "null", turns={"p50": [(4.2, 4.2)]}),
+        Block(1, "ours", turns={"p50": [(7.3, 6.4), (7.2, 6.5)]}),
+        Block(1, "ours", error="exit status 1: no"),
+    ]
+    found = Blocks("caller", "null", blocks)
+    assert found.pairs == {"null": (2, 3), "ours": (3, 6)}
+    assert found.values("ours", "p50") == {0: pytest.approx(0.5)}
+    assert found.values("null", "p50") == {0: 0.0, 1: 0.0}
+    scenario = next(each for each in all_scenarios() if each.name == "caller")
+    text = tables.about(rounds.Outcome(scenario, found, [], {}))
+    assert "Pairs of turns at full speed: null 2 of 3, ours 3 of 6." in text
 
 
 def test_rows_of_quotients_taken_in_each_block() -> None:

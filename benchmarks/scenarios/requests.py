@@ -14,7 +14,7 @@ from flask import Flask
 
 from benchmarks import app
 from benchmarks.contenders import CONTENDERS, NOT_QUICK, Contender, Logging
-from benchmarks.pairs import by_turns, difference, settle
+from benchmarks.pairs import by_turns, settle
 from benchmarks.results import Blocks, Row
 from benchmarks.scenario import Measured, Parameters, Plan, Scenario
 from benchmarks.statistics import Target, percentiles
@@ -58,8 +58,8 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
     dropped = its.dropped()
     its.close()
     expected = app.expected_of_requests(contender, its, {"warm": warm, "turn": turns * size, "r": count})
-    p50, cpu = (difference([(one[figure], other[figure]) for one, other in pairs]) for figure in (0, 1))
-    return Measured({"p50": p50, "p99": found["p99"], "cpu": cpu}, found, expected, dropped)
+    turns_of = {name: [(one[at], other[at]) for one, other in pairs] for at, name in enumerate(("p50", "cpu"))}
+    return Measured({"p99": found["p99"]}, found, expected, dropped, turns_of)
 
 
 def conclude(blocks: Blocks) -> list[Row]:

@@ -153,7 +153,7 @@ SCENARIO = Scenario(
     contenders=("none", "file", "clh", "stdlib", "ours"),
     reference="none",
     quick=Plan(1, {"calibrate": 1.0, "seconds": 0.5, "turns": 2}, without=("clh", "stdlib")),
-    full=Plan(5, {"calibrate": 4.0, "seconds": 1.0, "turns": 7}),
+    full=Plan(7, {"calibrate": 4.0, "seconds": 1.0, "turns": 5}),
     measure=measure,
     conclude=conclude,
     prepare=prepare,

@@ -51,7 +51,7 @@ SCENARIO = Scenario(
     contenders=("null", "bare", "file", "clh", "stdlib", "ours"),
     reference="null",
     quick=Plan(1, {"calibrate": 1.0, "seconds": 0.5, "turns": 2}, without=("clh", "stdlib")),
-    full=Plan(5, {"calibrate": 4.0, "seconds": 1.0, "turns": 7}, without=("clh",)),
+    full=Plan(7, {"calibrate": 4.0, "seconds": 1.0, "turns": 5}, without=("clh",)),
     measure=measure,
     conclude=conclude,
     prepare=prepare,
