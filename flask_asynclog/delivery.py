@@ -95,6 +95,7 @@ class Delivery:
     :param respect_handler_level: skip a handler whose level is above the record's.
     :param pause: called between two slices, to let other threads run, with the number of records since the last call.
     :param wait: called with seconds between two attempts; may return early.
+    :param writing: called with whether from now on a handler is at its write, and at what follows if that fails.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Delivery:
         respect_handler_level: bool,
         pause: Callable[[int], None],
         wait: Callable[[float], object],
+        writing: Callable[[bool], None],
     ) -> None:
         self._tally = tally
         #: Records of the next slice, and those that were formatted since the last pause.
@@ -115,6 +117,7 @@ class Delivery:
         self._respect_handler_level = respect_handler_level
         self._pause = pause
         self._wait = wait
+        self._writing = writing
         self._once = Once()
         #: Since when handlers have not taken records, of `time.monotonic`; and those of which that was said.
         self._broken_since: dict[BatchHandler, float] = {}
@@ -260,9 +263,13 @@ class Delivery:
 
     def _write(self, staged: dict[BatchHandler, _Lines]) -> set[int]:
         failed: set[int] = set()
-        for handler, lines in staged.items():
-            self._write_to(handler, lines)
-            failed.update(lines.indexes)
+        self._writing(True)
+        try:
+            for handler, lines in staged.items():
+                self._write_to(handler, lines)
+                failed.update(lines.indexes)
+        finally:
+            self._writing(False)
         return failed
 
     def _write_to(self, handler: BatchHandler, lines: _Lines) -> None:

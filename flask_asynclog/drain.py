@@ -77,6 +77,7 @@ class Drain:
             respect_handler_level=respect_handler_level,
             pause=self._pause,
             wait=self.signal.wait,
+            writing=self._set_writing,
         )
 
     # Any thread.
@@ -252,6 +253,9 @@ class Drain:
             self._pause_seconds = max(SLICE_PAUSE, LATE_PAUSE * (1 - self._queue.half_filled))
         else:
             self._pause_seconds = SLICE_PAUSE
+
+    def _set_writing(self, writing: bool) -> None:
+        self._queue.writing = writing
 
     def _wanted(self) -> bool:
         return self._stopping or bool(self.flushes)

@@ -14,6 +14,7 @@ from typing import Any, cast
 from flask_asynclog import lifecycle
 from flask_asynclog.drain import Drain
 from flask_asynclog.entries import Entry
+from flask_asynclog.inline import InlineDrain
 from flask_asynclog.native import NativeThread, allocate_lock, get_ident, poll
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.redaction import Redactor
@@ -24,12 +25,6 @@ from flask_asynclog.values import show_error
 START_PATIENCE = 5.0
 #: Longest that a fork waits for what is queued to be written and for the thread to end, in seconds.
 FORK_PATIENCE = 1.0
-#: Longest that a caller that writes by itself waits for a sink that does not take records, in seconds: at the end of
-#: the process, when there is no later; and before, as well for another caller that writes, when the first one after
-#: the pause tries again.
-LAST_PATIENCE = 1.0
-INLINE_PATIENCE = 0.1
-INLINE_PAUSE = 1.0
 
 
 class BatchQueueListener(logging.handlers.QueueListener):
@@ -82,8 +77,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
             respect_handler_level=self.respect_handler_level,
         )
         self._drain.redact(self._redactor)
-        #: Held by whoever drains: the thread, or a caller of `drain`.
-        self._draining = allocate_lock()
+        self._inline = InlineDrain(self.queue, self._drain)
         self._start_lock = allocate_lock()
         self._start_refused_at: float | None = None
         #: When the time to drain at exit is over, of `time.monotonic`, once that has begun.
@@ -93,11 +87,6 @@ class BatchQueueListener(logging.handlers.QueueListener):
         self._stop_begun: tuple[int, float | None] | None = None
         #: What the last thread died of, if it did, until another one has taken its place.
         self._died_of: str | None = None
-        #: No caller tries a sink that did not take records before this time.
-        self._inline_again_at = 0.0
-        #: Somebody wants the queue to be looked at who found it being drained.
-        self._look_again = False
-        self._inline_said: set[str] = set()
 
     def add_handler(self, handler: logging.Handler) -> None:
         """Have ``handler`` get the records too, from the next batch on, before the others: their retries take long."""
@@ -195,7 +184,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
     def _work(self, worker: NativeThread) -> None:
         """Batch after batch until `stop`."""
         queue = self.queue
-        with self._draining:
+        with self._inline.lock:
             self._worker = worker
             try:
                 with self._drain:
@@ -316,35 +305,12 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
         :param at_once: also when a caller found a moment ago that the sink does not take records.
         """
-        queue, last = self.queue, lifecycle.exiting()
-        patience = self._time_left(LAST_PATIENCE) if last else INLINE_PATIENCE
-        # At exit it does not stay for ever for those who log meanwhile.
-        end = time.monotonic() + LAST_PATIENCE if last else math.inf
-        while True:
-            self._look_again = True
-            # A handler that logs, or a signal's, in the middle of this thread's own drain does not wait for itself.
-            if queue.consumer == get_ident() or not self._draining.acquire(timeout=INLINE_PATIENCE):
-                return  # whoever has it looks again
-            try:
-                self._look_again = False
-                if last or at_once or time.monotonic() >= self._inline_again_at:
-                    with self._drain:
-                        if not self._drain.drain_inline(patience, keep=not last):
-                            self._inline_again_at = time.monotonic() + INLINE_PAUSE
-            finally:
-                queue.sleeping()
-                self._draining.release()
-            now = time.monotonic()
-            more = self._look_again or (len(queue) and (last or now >= self._inline_again_at))
-            if not more or now > end:
-                return
+        self._inline.run(self._time_left(math.inf), at_once=at_once)
 
     def _write_inline(self, reason: str) -> None:
         self.queue.inline = True
         self.drain()
-        if reason not in self._inline_said:
-            self._inline_said.add(reason)
-            logging.getLogger("flask_asynclog").debug("records are written by the thread that logs them: %s", reason)
+        self._inline.say(reason)
 
     # The process's forks and its end, as `lifecycle` tells them.
 

@@ -30,9 +30,11 @@ OWN_RECORDS = 16
 #: A place in the order of acceptance, see `RecordQueue.mark`.
 Mark: TypeAlias = tuple[int, tuple[int, int]]
 
-#: Waiting records from which on others wait as a `entries.Brief`, if nobody wants to know more: so many wait only where
-#: the disk does not keep up. What refers to other objects, Python's garbage collector goes through again and again, and
-#: when there is a quarter more of it than before, through all that was ever imported. Texts and numbers it lets go.
+#: Waiting records from which on others wait as an `entries.Brief`, if nobody wants to know more and the draining thread
+#: is at the disk: so many more may come while that stalls. What refers to other objects, Python's garbage collector
+#: goes through again and again, and when there is a quarter more of it than before, through all that was ever imported.
+#: Texts and numbers it lets go. To make them costs a request some 11 us, so it is not done where the thread only has not
+#: got to it yet.
 MANY = 1024
 
 _once = Once()
@@ -114,6 +116,8 @@ class RecordQueue:
         self.consumer: int | None = None
         #: Whether it may have taken something that is not settled yet, or writes a report: otherwise it logs nothing.
         self.under_way = False
+        #: Whether it is at a write, which takes long where the disk stalls.
+        self.writing = False
         self._own_waiting = 0
         self._own_allowed = OWN_RECORDS
         self._lane: Lane[Entry] = Lane()
@@ -145,7 +149,7 @@ class RecordQueue:
         urgent = levelno >= self.flush_level  # first: a level that is no number must not be found when it is too late
         try:
             waiting = len(self.waiting)
-            if waiting < self._few or (waiting < self.easy and not self.brief):
+            if waiting < self._few or (waiting < self.easy and not (self.writing and self.brief)):
                 append = self.append
                 append(entry)
             else:
@@ -183,7 +187,7 @@ class RecordQueue:
         if waiting >= limit and not self._make_room(important, limit):
             self.tally.drops.tick("queue_full", levelno)
             return False
-        if waiting >= MANY and self.brief:
+        if self.writing and waiting >= MANY and self.brief:
             entry = as_brief(entry)
         if self.overflow == "drop_old":
             self._level_lanes.add(entry, important=important)

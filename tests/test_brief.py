@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import logging
@@ -23,7 +24,7 @@ from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.queue import MANY
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.textformat import TextFormatter
-from support import HANG, log_lines
+from support import HANG, log_lines, wait_for
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -247,9 +248,10 @@ def test_each_has_its_own_time() -> None:
 
 
 def crowd(app: Flask) -> None:
-    """So many records that from now on only what a line shows waits."""
+    """So many records that only what a line shows waits of more, while the writing thread is held up at the disk."""
     for number in range(MANY):
         app.logger.info("%d", number)
+    app.extensions["asynclog"].pipeline.queue.writing = True  # where no batch is under way, none was held up
 
 
 @pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "block"])
@@ -275,6 +277,28 @@ def test_requests_behind_many_records(make_app: MakeApp, make_alone: MakeApp, ov
     assert len(told) == 4
     assert told[:2] == told[2:]
     assert told[0].rstrip().endswith("/100%s?token=[REDACTED]")
+
+
+def test_only_while_the_disk_does_not_take_records(make_alone: MakeApp) -> None:
+    """What the writing thread does not get to, but could write, waits as ever: that costs its caller less."""
+    app, asynclog, pipeline = waiting(make_alone)
+    queue, client = pipeline.queue, app.test_client()
+    with open(pipeline.sink.lockFilename) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        app.logger.error("wakes the thread, which waits for the lock")
+        wait_for(lambda: queue.writing)
+        for number in range(MANY):
+            app.logger.info("%d", number)
+        client.get("/held")
+        assert [type(entry) for entry in queue.waiting][-2:] == [tuple, tuple]
+    assert asynclog.flush(HANG)
+    assert not queue.writing
+    for number in range(MANY):
+        app.logger.info("%d", number)
+    client.get("/not-held")
+    assert [type(entry).__name__ for entry in queue.waiting][-2:] == ["Exchange", "Outcome"]
+    assert asynclog.flush(HANG)
+    assert asynclog.stats().written == 1 + 2 * (MANY + 2) + 1
 
 
 def test_what_has_more_to_tell_behind_many_records(make_alone: MakeApp) -> None:

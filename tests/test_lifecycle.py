@@ -156,7 +156,7 @@ print_stats(asynclog.stats())
 def test_a_stuck_sink_inline(tmp_path: Path) -> None:
     """The lock in other hands holds a caller up for a fraction of a second, and not every one; it all comes later."""
     code = f"""{APP}
-from flask_asynclog.listener import INLINE_PATIENCE, INLINE_PAUSE
+from flask_asynclog.inline import INLINE_PATIENCE, INLINE_PAUSE
 os.environ["WERKZEUG_RUN_MAIN"] = "true"
 asynclog = make()
 log(1, "before")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -208,6 +208,15 @@ def test_pauses_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pauses_in(100, is_late=False) == [], "somebody waits"
 
 
+def bare_delivery(handler: logging.Handler, tally: Tally, pause: Callable[[int], None]) -> Delivery:
+    """Of one handler, without the thread and the queue that it has otherwise."""
+
+    def nothing(_: object) -> None:
+        pass
+
+    return Delivery([handler], tally, respect_handler_level=False, pause=pause, wait=nothing, writing=nothing)
+
+
 @pytest.mark.parametrize(
     ("each", "settled"),
     [(0.5e-6, SLICE_MOST), (1e-6, 64), (2e-6, 32), (10e-6, SLICE_LEAST), (1e-3, SLICE_LEAST)],
@@ -227,7 +236,7 @@ def test_slices_take_as_long_as_they_may(monkeypatch: pytest.MonkeyPatch, each: 
             return len(lines)
 
     tally = Tally()
-    delivery = Delivery([Timed()], tally, respect_handler_level=False, pause=counts.append, wait=lambda seconds: None)
+    delivery = bare_delivery(Timed(), tally, counts.append)
     batch = [logging.makeLogRecord({"msg": "x"})] * 1000
     delivery.deliver(batch)
     assert tally.written == 1000
@@ -251,7 +260,7 @@ def test_others_at_the_file_for_a_moment_are_no_news_to_a_caller_that_writes(
         def write_batch(self, lines: Sequence[str]) -> int:
             raise TimeoutError("others are at it")
 
-    delivery = Delivery([Busy()], Tally(), respect_handler_level=False, pause=lambda _: None, wait=lambda seconds: None)
+    delivery = bare_delivery(Busy(), Tally(), lambda _: None)
     delivery.give_up_at(0.0)
     batch = [logging.makeLogRecord({"msg": "kept"})]
     for _ in range(3):
