@@ -59,6 +59,8 @@ class Exchange(RequestParts):
     error: str | None = None
     error_type: str | None = None
     error_message: str | None = None
+    #: Whether it may only have been a way to answer, as ``abort(404)`` is: the status tells.
+    may_be_answer = False
     #: The thread it runs on, its number and its name; ``None``: nobody wants to know.
     thread: int | None = None
     thread_name: str | None = None
@@ -123,6 +125,10 @@ class Exchange(RequestParts):
     def note_error(self, error: BaseException) -> None:
         """Keep an exception that nobody handled, as text."""
         self.error, self.error_type, self.error_message = show_error(error), type(error).__qualname__, error_text(error)
+
+    def forget_error(self) -> None:
+        """It was the answer, and no failure."""
+        self.error = self.error_type = self.error_message = None
 
     @property
     def exchange(self) -> Exchange:

@@ -13,6 +13,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request, request_tearing_down
+from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
@@ -23,7 +24,7 @@ from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.login import current_user_id
 from flask_asynclog.originals import after_request, only_calls_functions
-from flask_asynclog.outcome import Outcome
+from flask_asynclog.outcome import Outcome, is_server_error
 from flask_asynclog.pipeline import Pipeline
 from flask_asynclog.requestid import new_request_id, well_formed_request_id
 from flask_asynclog.requests import RequestLog
@@ -213,6 +214,8 @@ class RequestHooks:
 
     def _respond(self, exchange: Exchange, status: str, size: str | None, headers: list[tuple[str, str]]) -> None:
         exchange.responded = True
+        if exchange.may_be_answer and not is_server_error(status):
+            exchange.forget_error()
         if self._requests.login:
             exchange.user = current_user_id()
         if "opentelemetry.trace" in modules:
@@ -238,10 +241,13 @@ class RequestHooks:
             self._responses.fail(exchange, error)
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
-        """An exception that nobody has handled: Flask answers it by a 500, or lets it out."""
+        """An exception that nobody has handled: Flask answers it by a 500, or lets it out. Others tell of more."""
         exchange = _exchange()
         if exchange is not None:
             exchange.note_error(exception)
+            exchange.may_be_answer = isinstance(exception, HTTPException)
+            if exchange.may_be_answer:  # Flask-RESTful tells of each abort(), and answers it with its status
+                exchange.plain = False
             keep_span()
 
     def _bound_exchange(self, context: Context | None) -> Exchange | None:

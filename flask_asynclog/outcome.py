@@ -37,6 +37,11 @@ def has_body(method: str, status: object) -> bool:
     return method != "HEAD" and not text.startswith(("1", "204", "304"))
 
 
+def is_server_error(status: object) -> bool:
+    """Whether ``status`` says that the server has failed."""
+    return _text(status) >= "5"
+
+
 class Outcome:
     """The response of an exchange; and the event that it is ready, or that there is none.
 

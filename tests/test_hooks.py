@@ -21,6 +21,7 @@ from flask import (
     abort,
     after_this_request,
     copy_current_request_context,
+    got_request_exception,
     redirect,
     request,
     request_finished,
@@ -28,6 +29,7 @@ from flask import (
     session,
 )
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
 from werkzeug.test import EnvironBuilder
 
 from flask_asynclog import AsyncLog, context
@@ -434,6 +436,43 @@ def test_an_error_handler_for_the_exception(make_app: MakeApp) -> None:
     assert document["message"].startswith("Response 418 I'M A TEAPOT GET / ")
     assert document["level"] == "WARNING"
     assert "error.type" not in document
+
+
+def test_an_abort_that_is_signalled_as_an_exception(make_app: MakeApp) -> None:
+    """As Flask-RESTful does for each ``abort()``: the level is that of the status, and the record names no error."""
+    app, asynclog = make_app(format="json", sample_rate=0.0)
+    app.add_url_rule("/<int:code>", "view", abort)
+    app.add_url_rule("/own", "own", lambda: abort(Response("no", 403)))
+
+    @app.errorhandler(HTTPException)
+    def handle(error: HTTPException) -> HTTPException:
+        got_request_exception.send(app, exception=error)
+        return error
+
+    assert app.test_client().get("/404").status_code == 404
+    assert app.test_client().get("/own").status_code == 403
+    assert logged(asynclog) == []  # one of the many that the sample leaves out
+    assert app.test_client().get("/501").status_code == 501
+    assert the("Response", asynclog)["error.type"] == "NotImplemented"
+    app, asynclog = make_app(format="json", filename="all.log")
+    app.register_error_handler(HTTPException, handle)
+    assert app.test_client().get("/404").status_code == 404
+    assert asynclog.flush(HANG)
+    response = json.loads(log_lines(Path("all.log"))[-1])
+    assert (response["http.response.status_code"], response["level"]) == (404, "WARNING")
+    assert "error.type" not in response
+    assert "NotFound" not in response["message"]
+
+
+@pytest.mark.parametrize("testing", [False, True])
+def test_an_abort_in_an_error_handler(make_app: MakeApp, testing: bool) -> None:
+    """Flask makes a 500 of it, and the record names it as it does any exception."""
+    app, asynclog = make_app(format="json")
+    app.testing = testing
+    app.add_url_rule("/", "view", raise_view_error)
+    app.register_error_handler(ViewError, lambda error: abort(404, "not here"))
+    get(app)
+    failed(asynclog, "NotFound", "404 Not Found: not here")
 
 
 def test_an_error_handler_for_500(make_app: MakeApp) -> None:
