@@ -62,7 +62,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     """Whether people look at ``stream``."""
     try:
         return stream is not None and stream.isatty()
-    except (ValueError, AttributeError):  # closed; an object with little more than write()
+    except Exception:  # closed; an object with little more than write()
         return False
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import select
 import sys
+from typing import Any
 
+from flask_asynclog.escaping import escape
 from flask_asynclog.native import original
 
 #: Seconds that one line waits for a stderr that does not take it.
@@ -18,7 +20,7 @@ PATIENCE = 0.1
 
 def say(message: str) -> None:
     """Write ``flask_asynclog[pid]: message`` as one line to ``sys.stderr``."""
-    line = " ".join(message.split())  # an error text must not become several lines
+    line = escape(" ".join(message.split()))  # an error text must not become several lines, nor move the cursor
     write_stderr(f"flask_asynclog[{os.getpid()}]: {line}\n", PATIENCE)
 
 
@@ -30,15 +32,14 @@ def write_stderr(text: str, patience: float) -> bool:
 
     :param patience: longest wait for each piece, in seconds.
     """
-    stream = sys.stderr
-    if stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # daemons
-        return False
     try:
+        stream = sys.stderr
+        if stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # daemons
+            return False
         encoding = getattr(stream, "encoding", None) or "utf-8"
         data = text.encode(encoding, "backslashreplace")
-        try:
-            fd = stream.fileno()
-        except (OSError, ValueError, AttributeError):  # a stream of Python only, as tests have
+        fd = _descriptor(stream)
+        if fd is None:
             stream.write(data.decode(encoding))
             stream.flush()
             return True
@@ -49,9 +50,18 @@ def write_stderr(text: str, patience: float) -> bool:
             if not poller.poll(patience * 1000):
                 return False
             left = left[os.write(fd, left[: select.PIPE_BUF]) :]  # so much a writable pipe takes without waiting
-    except (OSError, ValueError):
+    except Exception:  # whatever somebody has put there may raise anything
         return False
     return True
+
+
+def _descriptor(stream: Any) -> int | None:
+    """The file descriptor behind ``stream``; ``None``: it is a stream of Python only, as tests have."""
+    try:
+        fd: object = stream.fileno()
+    except Exception:
+        return None
+    return fd if isinstance(fd, int) else None
 
 
 class Once:
