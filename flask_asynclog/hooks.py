@@ -122,7 +122,7 @@ class RequestHooks:
                 if not exchange.alone:
                     exchange.variables = None
                 return body
-            return self._responses.follow(exchange, environ, body)
+            return self._responses.follow(exchange, environ, body, self._begin)
         except BaseException as error:
             if isinstance(error, StopIteration):  # what gunicorn is told when there is no more to do
                 self._responses.upgraded(exchange, environ)
@@ -232,13 +232,16 @@ class RequestHooks:
         return claimed if self._trust and well_formed_request_id(claimed) else new_request_id(now)
 
     def _fail(self, exchange: Exchange, environ: WSGIEnvironment, error: BaseException) -> None:
-        try:
-            if not exchange.begun:
-                self._requests.begin(exchange, Request(environ, populate_request=False))
-        except Exception as own:
-            say_failure("wsgi_app", own)
-        else:
+        if exchange.begun or self._begin(exchange, environ):
             self._responses.fail(exchange, error)
+
+    def _begin(self, exchange: Exchange, environ: WSGIEnvironment) -> bool:
+        """Log a request that has not come to Flask; whether that could be done."""
+        try:
+            self._requests.begin(exchange, Request(environ, populate_request=False))
+        except Exception as error:
+            say_failure("wsgi_app", error)
+        return exchange.begun
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out. Others tell of more."""

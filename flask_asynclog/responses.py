@@ -82,14 +82,31 @@ class ResponseLog:
             text = "%d older records of this request were not held: ASYNCLOG_BUFFER_SIZE=%d"
             self._pipeline.handler.handle(own_record(text, left_out, self._held))
 
-    def follow(self, exchange: Exchange, environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Log a response when it has been sent, which is now where all of it is there."""
-        context, whole, end = get_current(), partial(_whole, exchange), partial(self._end, exchange)
+    def follow(
+        self,
+        exchange: Exchange,
+        environ: WSGIEnvironment,
+        body: Iterable[bytes],
+        begin: Callable[[Exchange, WSGIEnvironment], object],
+    ) -> Iterable[bytes]:
+        """Log a response when it has been sent, which is now where all of it is there.
+
+        :param begin: logs the request, where that has not been done yet.
+        """
+        context, whole = get_current(), partial(_whole, exchange)
+        end: Callable[[Sent], None] = partial(self._end, exchange)
+        if not exchange.begun:  # a generator around the app: it runs when the server asks for the body
+            end = partial(self._end_late, partial(begin, exchange, environ), exchange)
         if isinstance(body, (list, tuple)):
             size, most = sum(map(len, body)), whole()
             end(Sent(size if most is None else min(size, most)))
             return body
         return body if watch_file(body, environ, context, whole, end) else StreamedBody(body, context, whole, end)
+
+    def _end_late(self, begin: Callable[[], object], exchange: Exchange, sent: Sent) -> None:
+        if sent.error is not None and not exchange.begun:  # it has not come to the app
+            begin()
+        self._end(exchange, sent)
 
     def _end(self, exchange: Exchange, sent: Sent) -> None:
         try:
@@ -98,7 +115,7 @@ class ResponseLog:
             if sent.error is not None:
                 exchange.note_error(sent.error)
             first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
-            if to_come is None and (sent.error is None or exchange.responded):
+            if to_come is None and (sent.error is None or exchange.responded or not exchange.begun):
                 return  # no status: it is the server that answers; or there was one at once
             unsent = first_byte is None and not (sent.aborted or self._in_uwsgi)
             if to_come is None or (sent.error is not None and unsent):

@@ -1213,6 +1213,23 @@ def test_an_app_called_by_a_generator(init: Init) -> None:
     assert "ViewError: no such luck" in documents(asynclog)[-1]["exception.stacktrace"]
 
 
+def test_a_generator_that_raises_before_it_calls_the_app(init: Init) -> None:
+    """The request did not come to Flask: it has both records all the same, with its path, its id and the traceback."""
+    app = Flask("generator_raises")
+
+    def fails(environ: Any, start_response: Any) -> Iterator[bytes]:
+        raise_view_error()
+        yield b""
+
+    app.wsgi_app = fails  # type: ignore[method-assign,assignment]
+    asynclog = init(app)
+    with pytest.raises(ViewError):
+        serve(app, "/")
+    assert context.request_id() is None
+    assert "raise_view_error" in failed(asynclog)["exception.stacktrace"]
+    assert len(documents(asynclog)) == 2
+
+
 def test_a_request_preprocessed_twice_by_hand(make_app: MakeApp) -> None:
     """As by ``full_dispatch_request`` the second time; nothing of it is left behind its context, nor kept alive."""
     app, asynclog = make_app(format="json")
