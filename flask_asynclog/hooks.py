@@ -116,17 +116,17 @@ class RequestHooks:
         try:
             wsgi_app = self._wsgi_app  # loaded, then called: see `RecordQueue.append`
             body = wsgi_app(environ, partial(self._starts_response, exchange, environ, start_response))
-            if not exchange.responded and "HTTP_UPGRADE" in environ:
-                self._responses.upgraded(exchange, environ)
+            if not exchange.responded and "HTTP_UPGRADE" in environ and (exchange.begun or isinstance(body, list)):
+                self._upgraded(exchange, environ)  # any other body may still call the app
             if exchange.responded and exchange.to_come is None:
                 if not exchange.alone:
                     exchange.variables = None
                 return body
             return self._responses.follow(exchange, environ, body, self._begin)
         except BaseException as error:
-            if isinstance(error, StopIteration):  # what gunicorn is told when there is no more to do
-                self._responses.upgraded(exchange, environ)
-            self._fail(exchange, environ, error)
+            # What gunicorn is told when there is no more to do.
+            if not (isinstance(error, StopIteration) and self._upgraded(exchange, environ)):
+                self._fail(exchange, environ, error)
             raise
         finally:
             set_current(outer)
@@ -242,6 +242,12 @@ class RequestHooks:
         except Exception as error:
             say_failure("wsgi_app", error)
         return exchange.begun
+
+    def _upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> bool:
+        """Log the end of a WebSocket, if it was one; Flask-SocketIO serves it in front of the app."""
+        if str(environ.get("HTTP_UPGRADE")).lower() != "websocket":
+            return False
+        return (exchange.begun or self._begin(exchange, environ)) and self._responses.upgraded(exchange)
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out. Others tell of more."""

@@ -159,16 +159,21 @@ class ResponseLog:
         finally:
             exchange.variables = None  # it may wait in the queue for long
 
-    def upgraded(self, exchange: Exchange, environ: WSGIEnvironment) -> None:
-        """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``."""
+    def upgraded(self, exchange: Exchange) -> bool:
+        """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``.
+
+        :returns: whether there was no other response, and no error.
+        """
+        if exchange.error is not None or exchange.responded:
+            return False
+        exchange.responded = True
         try:
-            upgraded = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
-            if upgraded and exchange.begun and exchange.error is None and not exchange.responded:
-                exchange.responded = True
-                outcome = Outcome(exchange, "101 SWITCHING PROTOCOLS", None, get_current())
-                self.log(outcome, ())
+            self.log(Outcome(exchange, "101 SWITCHING PROTOCOLS", None, get_current()), ())
         except Exception as error:
             say_failure("wsgi_app", error)
+        finally:
+            exchange.variables = None  # it may wait in the queue for long
+        return True
 
 
 def _whole(exchange: Exchange) -> int | None:

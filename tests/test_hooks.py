@@ -1180,6 +1180,47 @@ def test_a_websocket_within_the_request(make_app: MakeApp, ends: str) -> None:
     assert messages(asynclog)[-1] == "Response 500 INTERNAL"
 
 
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_a_websocket_in_front_of_the_app(init: Init, ends: str) -> None:
+    """Flask-SocketIO serves it without coming to Flask; what is no WebSocket goes on to the app."""
+    app = Flask("socketio")
+    inner = app.wsgi_app
+
+    def middleware(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] != "/socket.io/":
+            return inner(environ, start_response)
+        if ends == "raises":
+            raise StopIteration  # for gunicorn
+        return []
+
+    app.wsgi_app = middleware  # type: ignore[method-assign]
+    asynclog = init(app)
+    with contextlib.suppress(StopIteration):
+        serve(app, "/socket.io/", HTTP_UPGRADE="websocket")
+    first, second = documents(asynclog)
+    assert first["message"].startswith("Request GET http://localhost/socket.io/ id=")
+    assert second["message"].startswith("Response 101 SWITCHING PROTOCOLS GET /socket.io/ ")
+    assert (second["level"], second.get("exception.type")) == ("INFO", None)
+    assert first["request_id"] == second["request_id"]
+    serve(app, "/missing", HTTP_UPGRADE="websocket")
+    assert messages(asynclog)[-1] == "Response 404 NOT"
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+def test_an_upgrade_that_is_not_made(init: Init, upgrade: str) -> None:
+    """A client may ask for one: an app called by a generator, later, answers it as any request."""
+    app = Flask("generator")
+    inner = app.wsgi_app
+
+    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+        yield from inner(environ, start_response)
+
+    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+    asynclog = init(app)
+    serve(app, "/missing", HTTP_UPGRADE=upgrade)
+    assert messages(asynclog) == ["Request GET http://localhost/missing", "Response 404 NOT"]
+
+
 def test_an_app_called_by_a_generator(init: Init) -> None:
     """Some middlewares are generators: the app is called when the server asks for the body. Once each, with one id."""
     app = Flask("generator")
