@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from logging import Logger
 
-from flask_asynclog.exchange import ExchangeEvent
+from flask_asynclog.exchange import Exchange, ExchangeEvent
 from flask_asynclog.originals import if_original
 from flask_asynclog.queuehandler import AsyncQueueHandler
 from flask_asynclog.records import EVENT
@@ -86,3 +86,8 @@ class EventLogger:
         if error is not None:
             record.exc_info = (type(error), error, error.__traceback__)
         logger.handle(record)
+
+    def log_late(self, exchange: Exchange, error: BaseException) -> None:
+        """Log, as an ordinary record, an exception that came when the response was logged already."""
+        text = "Exception on %s [%s], raised after its response was handed over"
+        self._logger.error(text, exchange.shown_path, exchange.method, exc_info=error)

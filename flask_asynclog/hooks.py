@@ -59,9 +59,10 @@ class RequestHooks:
     `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
     between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
     there it is logged. ``process_response`` tells whether the response is whole. When Flask hands status and headers of
-    such a one over to the server, still in that context, the response is what the client gets, whatever happened on its
-    way: there it is logged, once. One that is still to be sent is logged at its end, which may be much later. Where
-    nothing is handed over, because an exception leaves the app, it is logged at that.
+    such a one over to the server, still in that context, the response is what the client should get, whatever happened
+    on its way: there it is logged, once. One that is still to be sent is logged at its end, which may be much later.
+    Where nothing is handed over, because an exception leaves the app, it is logged at that. An exception that leaves
+    the app later, of a ``teardown_request`` function for one, makes a 500 of it: it has a record of its own.
 
     Methods of the app rather than functions that it calls: for each of those Flask looks whether it is a coroutine,
     which costs a microsecond a request. Both of Flask's own only look whether there is something to do; where there is
@@ -292,7 +293,7 @@ class RequestHooks:
         while (exchange := _exchange()) is not None and exchange.pushed_for == number:
             if exchange is not served:
                 self._responses.settle(exchange, wanted=exc is not None)
-            elif exc is not None:
+            elif exc is not None and (exchange.to_come is not None or not exchange.responded):
                 self._fail(exchange, request.environ, exc)
             exchange.variables = None
             set_current(exchange.outer)

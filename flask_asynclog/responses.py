@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flask_asynclog.body import Sent, StreamedBody, watch_file
 from flask_asynclog.config import Settings
-from flask_asynclog.context import get_current, set_current
+from flask_asynclog.context import Context, get_current, set_current
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.headers import number_of
@@ -112,11 +112,16 @@ class ResponseLog:
         try:
             to_come, exchange.to_come = exchange.to_come, None
             variables, exchange.variables = exchange.variables, None
+            first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
+            if to_come is None and (sent.error is None or not exchange.begun):
+                return  # no status: it is the server that answers; or there was one at once
+            if to_come is None and exchange.responded and sent.error is not None:  # of a generator around the app
+                if exchange.error != show_error(sent.error):  # or it is what has been logged for the response
+                    run = copy_context().run if variables is None else variables.run
+                    run(self._log_late, exchange, get_current(), sent.error)
+                return
             if sent.error is not None:
                 exchange.note_error(sent.error)
-            first_byte = sent.first_byte if exchange.first_write is None else exchange.first_write
-            if to_come is None and (sent.error is None or exchange.responded or not exchange.begun):
-                return  # no status: it is the server that answers; or there was one at once
             unsent = first_byte is None and not (sent.aborted or self._in_uwsgi)
             if to_come is None or (sent.error is not None and unsent):
                 # As of PEP 3333 no server has sent a status before the first byte.
@@ -141,18 +146,27 @@ class ResponseLog:
         set_current(outcome.context)  # in the copy
         self.log(outcome, headers, error)
 
+    def _log_late(self, exchange: Exchange, context: Context | None, error: BaseException) -> None:
+        set_current(context)  # in the copy
+        if self._wanted and not exchange.silent:
+            self._events.log_late(exchange, error)
+
     def fail(self, exchange: Exchange, error: BaseException) -> None:
-        """Log the response that the server makes of an exception, with its traceback, which nobody else logs."""
+        """Log the response that the server makes of an exception, with its traceback, which nobody else logs.
+
+        Where one was handed over and is logged already, that stays, and the exception has a record of its own.
+        """
         try:
+            # As if its context were still there, for filters that look at it.
+            run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            exchange.variables = None  # they lead to the environment, and that back to the exchange
             if exchange.responded and exchange.to_come is None:
+                run(self._log_late, exchange, get_current(), error)
                 return
             exchange.responded, exchange.to_come = True, None
             if exchange.error is None:
                 exchange.note_error(error)
             outcome = Outcome(exchange, "500 INTERNAL SERVER ERROR", None, get_current())
-            # As if its context were still there, for filters that look at it.
-            run = exchange.variables.run if exchange.variables is not None else copy_context().run
-            exchange.variables = None  # they lead to the environment, and that back to the exchange
             run(self._log_afterwards, outcome, (), error)
         except Exception as own:
             say_failure("wsgi_app", own)
@@ -162,10 +176,12 @@ class ResponseLog:
     def upgraded(self, exchange: Exchange) -> bool:
         """Log the end of a WebSocket: Flask-Sock and others serve it within the request, beside ``start_response``.
 
-        :returns: whether there was no other response, and no error.
+        :returns: whether that is all there is to log of the request.
         """
-        if exchange.error is not None or exchange.responded:
+        if exchange.error is not None or exchange.to_come is not None:
             return False
+        if exchange.responded:
+            return True
         exchange.responded = True
         try:
             self.log(Outcome(exchange, "101 SWITCHING PROTOCOLS", None, get_current()), ())

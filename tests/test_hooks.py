@@ -566,7 +566,7 @@ def test_a_session_that_cannot_be_saved(make_app: MakeApp, testing: bool) -> Non
 @pytest.mark.parametrize("testing", [False, True], ids=["production", "testing"])
 @pytest.mark.parametrize("registered", ["before", "after", "blueprint"])
 def test_another_teardown_that_raises(init: Init, registered: str, testing: bool, raises: bool) -> None:
-    """A teardown function that raises costs neither the response record nor the end of the request id."""
+    """Neither the response record nor the end of the request id is lost; what came after the response has a record."""
     app = Flask("teardown_raises")
     app.testing = testing
 
@@ -594,7 +594,73 @@ def test_another_teardown_that_raises(init: Init, registered: str, testing: bool
         failed(asynclog)
     else:
         assert the("Response", asynclog)["http.response.status_code"] == 200
+    found = [d for d in documents(asynclog) if d["message"].endswith(LATE)]
+    if raises and testing:  # then there was no response before it
+        assert found == []
+    else:
+        (late,) = found
+        assert late == documents(asynclog)[-1]
+        assert (late["message"], late["level"], late["logger"]) == (f"Exception on / [GET]{LATE}", "ERROR", app.name)
+        assert late["request_id"] == the("Response", asynclog)["request_id"]
+        assert (late["exception.type"], late["exception.message"]) == ("ArithmeticError", "in teardown")
+        assert "in fail" in late["exception.stacktrace"]
     assert leaked is None
+
+
+#: How the message ends of an exception that comes when the response is logged.
+LATE = ", raised after its response was handed over"
+
+
+def test_a_teardown_that_raises_in_an_app_called_by_a_generator(init: Init) -> None:
+    """The same where the app runs when the server asks for the body; an exception of the view is logged once."""
+    app = Flask("generator_teardown")
+    inner = app.wsgi_app
+
+    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+        yield from inner(environ, start_response)
+
+    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+    app.add_url_rule("/", "view", lambda: "x")
+    app.add_url_rule("/broken", "broken", raise_view_error)
+
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
+        if request.path == "/":
+            raise ArithmeticError("in teardown")
+
+    asynclog = init(app)
+    with pytest.raises(ArithmeticError):
+        serve(app, "/")
+    assert the("Response", asynclog)["http.response.status_code"] == 200
+    assert "error.type" not in the("Response", asynclog)
+    assert [m.split()[0] for m in messages(asynclog)] == ["Request", "Response", "Exception"]
+    assert "in teardown" in documents(asynclog)[-1]["exception.stacktrace"]
+    assert len({d["request_id"] for d in documents(asynclog)}) == 1
+    serve(app, "/broken")
+    # The exception on the way is Flask's own record.
+    assert [m.split()[0] for m in messages(asynclog)[3:]] == ["Request", "Exception", "Response"]
+    assert not documents(asynclog)[-2]["message"].endswith(LATE)
+
+
+@pytest.mark.parametrize("options", [{"exclude_paths": ["/"]}, {"request_events": ["request"]}])
+def test_a_late_exception_where_responses_are_not_wanted(make_app: MakeApp, options: dict[str, Any]) -> None:
+    """No record of responses, none of what has become of them."""
+    app, asynclog = make_app(format="json", **options)
+    app.add_url_rule("/", "view", lambda: "x")
+    app.teardown_request(lambda error: raise_view_error())  # type: ignore[arg-type,return-value]
+    assert get(app) is None
+    assert {m.split()[0] for m in messages(asynclog)} <= {"Request"}
+
+
+def test_a_late_exception_outside_of_the_sample(make_alone: MakeApp) -> None:
+    """It has failed, so its record is there; in it the path has no secrets."""
+    app, asynclog = make_alone(format="json", sample_rate=0.0, redact_patterns=["sesame"])
+    app.add_url_rule("/<name>", "view", lambda name: "x")
+    app.teardown_request(lambda error: raise_view_error())  # type: ignore[arg-type,return-value]
+    assert get(app, "/open-sesame") is None
+    (late,) = documents(asynclog)
+    assert late["message"] == f"Exception on /open-[REDACTED] [GET]{LATE}"
+    assert late["exception.type"] == "ViewError"
 
 
 def test_a_thread_of_the_request_that_raises(make_app: MakeApp) -> None:
