@@ -154,12 +154,16 @@ class Logger(glogging.Logger):
     def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta) -> None:
         """Log one request, unless its path is excluded."""
         if self._captures:  # another process may have rotated the file
-            with contextlib.suppress(OSError):  # it is just doing so: after the next request then
+            # It is just doing so: after the next request then. Or the app has something else in the place of stdout.
+            with contextlib.suppress(Exception):
                 self._capture_output()
         if self._excludes(decoded(environ.get("PATH_INFO")) or ""):
             return
         if self._json_access:
-            self._access_as_json(dict(self.atoms(resp, req, environ, request_time)), request_time)
+            try:
+                self._access_as_json(dict(self.atoms(resp, req, environ, request_time)), request_time)
+            except Exception:  # as gunicorn does for its own lines
+                self.exception("the access record could not be made")
         else:
             super().access(resp, req, environ, request_time)
 

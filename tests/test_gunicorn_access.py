@@ -171,6 +171,21 @@ def test_json(tmp_path: Path) -> None:
     assert not plain.keys() & {"url.query", "user.name", "user_agent.original", "http.request.header.referer"}
 
 
+@pytest.mark.parametrize("form", ["%(r)s", "json"])
+def test_an_access_record_that_cannot_be_made(tmp_path: Path, form: str) -> None:
+    """A filter that raises costs no answer; the error log says why there is no line."""
+    broken = "def post_fork(server, worker):\n    worker.log.access_log.addFilter(lambda record: 1 / 0)\n"
+    configure(tmp_path, broken)
+    with serve(tmp_path, *FILES, "--access-logformat", form, workers=1) as server:
+        get(server, "/ready")
+        get(server, "/ready")
+        server.end(SIGTERM)
+    lines = log_lines(tmp_path / "error.log")
+    assert sum("ZeroDivisionError: division by zero" in line for line in lines) == 2
+    assert not any("Error handling request" in line for line in lines)
+    assert log_lines(tmp_path / "access.log") == []
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_excluded_paths(tmp_path: Path, form: str) -> None:
     """Paths in ``ASYNCLOG_EXCLUDE_PATHS`` leave no access line; what they look like otherwise does not matter."""

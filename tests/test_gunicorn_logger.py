@@ -296,6 +296,19 @@ def test_captured_output_of_a_worker_that_only_prints(tmp_path: Path) -> None:
     assert "late on stderr" in said
 
 
+@pytest.mark.parametrize("stdout", ["None", "types.SimpleNamespace(write=str)", "closed"])
+def test_captured_output_where_stdout_is_another_thing(tmp_path: Path, stdout: str) -> None:
+    """What the app has put in the place of stdout may have no descriptor: each request ends as ever, and is logged."""
+    text = "closed = open(os.devnull)\nclosed.close()\ndef post_fork(server, worker):\n    sys.stdout = "
+    configure(tmp_path, f"import os, sys, types\n{text}{stdout}")
+    with serve(tmp_path, *FILES, "--capture-output", workers=1) as server:
+        clients = Clients(server, 1)
+        clients.ask(3)
+        server.end(SIGTERM)
+    assert_each_once(clients, tmp_path / "access.log")
+    assert not any("Traceback" in line for line in log_lines(tmp_path / "error.log"))
+
+
 @pytest.mark.skipif(not is_root(), reason="needs root")
 @pytest.mark.parametrize("capture", [(), ("--capture-output",)])
 def test_workers_of_another_user(tmp_path: Path, capture: tuple[str, ...]) -> None:
