@@ -48,8 +48,9 @@ def _is_whole(response: Response) -> bool:
     body = response.response
     return not response.direct_passthrough and (
         isinstance(body, (list, tuple))
-        # What Werkzeug makes of a page for an error.
-        or (type(body) is ClosingIterator and "Content-Length" in response.headers)
+        # What Werkzeug makes of a page for an error or a redirect; and of a WSGI app that a view returns, whose body
+        # may be a stream.
+        or (type(body) is ClosingIterator and response.status_code >= 300 and "Content-Length" in response.headers)
     )
 
 

@@ -50,6 +50,39 @@ def test_a_stream_that_is_sent(make_app: MakeApp) -> None:
     assert " 6B id=" in found["message"]
 
 
+def test_a_wsgi_app_as_a_response(make_app: MakeApp) -> None:
+    """What a view returns may be a WSGI app: its stream is logged at its end, though its length is known before."""
+
+    class Closing(list[bytes]):
+        """A body that is to be closed, as a connection to another server is."""
+
+        def close(self) -> None:
+            """Nothing to do."""
+
+    def inner(environ: Any, start_response: Any) -> Closing:
+        start_response("200 OK", [("Content-Length", "30")])
+        return Closing([b"x" * 10] * 3)
+
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/", "view", lambda: inner)
+    server = Server(app)
+    server.take(2)
+    assert [d["message"].split()[0] for d in documents(asynclog)] == ["Request"]
+    server.close()
+    assert summary(outcome(asynclog)) == (200, 10, True, "INFO")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/missing", 404), ("/moved", 308)])
+def test_a_page_that_werkzeug_makes(make_app: MakeApp, path: str, status: int) -> None:
+    """All of it is there: it is logged when it is handed over."""
+    app, asynclog = make_app(format="json")
+    app.add_url_rule("/moved/", "view", lambda: "x")
+    server = Server(app, path)
+    found = outcome(asynclog)
+    assert (found["http.response.status_code"], found.get("http.server.time_to_first_byte")) == (status, None)
+    assert len(server.finish()) == found["http.response.body.size"]
+
+
 def test_a_client_that_goes(make_app: MakeApp) -> None:
     """``aborted``, with what is known to have left; nobody's error."""
     app, asynclog = make_app(format="json")
