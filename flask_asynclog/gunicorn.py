@@ -127,7 +127,8 @@ class Logger(glogging.Logger):
                 self._captures = True
                 file.on_open(self._capture_output)
         if os.geteuid() == 0:  # as gunicorn does with the log, so that workers of another user can use it
-            os.chown(file.lock_filename, self.cfg.uid, self.cfg.gid)
+            # Whoever may write to the directory may put a link in its place.
+            os.chown(file.lock_filename, self.cfg.uid, self.cfg.gid, follow_symlinks=False)
         logger.removeHandler(handler)
         handler.close()
         logger.addHandler(file)
@@ -138,7 +139,7 @@ class Logger(glogging.Logger):
         if os.path.samestat(os.stat(self.cfg.errorlog), os.fstat(sys.stdout.fileno())):
             return
         # A handle of its own: one that shares the log's would share its lock, for as long as any child has it.
-        fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(fd, stream.fileno())

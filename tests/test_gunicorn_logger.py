@@ -8,13 +8,20 @@ import os
 import pwd
 import re
 import stat
+import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGTERM, SIGUSR1
+from typing import Any
 
 import pytest
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 
+from flask_asynclog import gunicorn
+from flask_asynclog.gunicorn import Logger
+from flask_asynclog.handlers import AsyncRotatingFileHandler
 from logged_server import FILES, assert_each_once, configure, get, get_from, refused, serve, tags, wait_for_line
 from matrix.serving import Server
 from matrix.traffic import Clients
@@ -137,6 +144,64 @@ def test_a_symbolic_link(tmp_path: Path) -> None:
     assert status == 1
     assert "link.log is a symbolic link. Links are not followed: name the real file" in seen.splitlines()[-1]
     assert (tmp_path / "real.log").read_text() == "as it was\n"
+
+
+@pytest.fixture
+def make_logger(tmp_path: Path) -> Iterator[Callable[..., Logger]]:
+    """Make gunicorn's logger in this process, with its error log in a file; taken away at the end of the test."""
+    made: list[Logger] = []
+
+    def make(**options: object) -> Logger:
+        config = Config()
+        for name, value in {"errorlog": "error.log", **options}.items():
+            config.set(name, value)
+        made.append(Logger(config))
+        return made[-1]
+
+    yield make
+    for logger in made:
+        for file in logger.error_log.handlers[:]:
+            logger.error_log.removeHandler(file)
+            file.close()
+
+
+@pytest.mark.skipif(not is_root(), reason="needs root")
+def test_a_link_swapped_in_for_the_lock(
+    tmp_path: Path, make_logger: Callable[..., Logger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root gives the lock to the workers' user, and not what somebody has put a link to in its place."""
+    victim = tmp_path / "victim"
+    victim.touch()
+
+    class Swapped(AsyncRotatingFileHandler):
+        """Somebody is there between the making of the lock and what is done with it."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            os.unlink(self.lock_filename)
+            os.symlink(victim, self.lock_filename)
+
+    monkeypatch.setattr(gunicorn, "AsyncRotatingFileHandler", Swapped)
+    make_logger(user="nobody")
+    assert victim.stat().st_uid == 0
+
+
+def test_a_link_swapped_in_for_the_error_log(
+    tmp_path: Path, make_logger: Callable[..., Logger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed does not go where somebody's link leads."""
+    logger = make_logger(capture_output=False)
+    victim = tmp_path / "victim"
+    victim.touch()
+    (tmp_path / "error.log").rename(tmp_path / "moved.log")
+    (tmp_path / "error.log").symlink_to(victim)
+    with open("printed", "w") as printed, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", printed)
+        patched.setattr(sys, "stderr", printed)
+        with pytest.raises(OSError, match="symbolic links"):
+            logger._capture_output()
+        print("text", flush=True)
+    assert (victim.read_text(), Path("printed").read_text()) == ("", "text\n")
 
 
 def test_reloads_under_traffic(tmp_path: Path) -> None:
