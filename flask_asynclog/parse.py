@@ -64,7 +64,8 @@ def level(value: object) -> int:
     if type(value) is int and value >= 0:
         return value
     if isinstance(value, str):
-        return logging.getLevelNamesMapping()[value.upper()]
+        known = logging.getLevelNamesMapping()
+        return known[value if value in known else value.upper()]  # one of `addLevelName` may have small letters
     raise ValueError
 
 

@@ -224,6 +224,18 @@ def test_the_defaults_of_the_contract() -> None:
     )  # fmt: skip
 
 
+def test_levels_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were registered, small letters or not; any other spelling is looked for in capitals."""
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName})
+    monkeypatch.setattr(logging, "_nameToLevel", {**logging._nameToLevel})
+    for number, name in ((5, "Trace"), (25, "NOTICE"), (26, "notice")):
+        logging.addLevelName(number, name)
+    for name, number in (("Trace", 5), ("notice", 26), ("Notice", 25), ("NOTICE", 25), ("info", 20)):
+        assert Settings.load({}, {"level": name}).level == number
+    with pytest.raises(ConfigError):
+        Settings.load({}, {"level": "trace"})
+
+
 def test_options_win_over_the_configuration() -> None:
     """``AsyncLog(app, level=…)`` wins over ``app.config``; other extensions' keys do not matter."""
     config = {"ASYNCLOG_LEVEL": "DEBUG", "ASYNCLOG_QUEUE_SIZE": 7, "ASYNC": 1, "SECRET_KEY": object()}
