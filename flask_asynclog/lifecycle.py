@@ -85,10 +85,11 @@ def register(forkable: Forkable) -> None:
 def register_exit(draining: Draining) -> None:
     """From now on ``draining`` is told of forks beforehand, and ended at exit.
 
-    Called with the first record of a process rather than at import: callbacks run in reverse order, so this one runs
-    before those that were registered earlier; and a child of `multiprocessing` runs only what it registered
-    itself (on Python 3.11 and 3.12 only finalizers of ``multiprocessing.util``, on 3.13 ``atexit``, emptied at
-    its start). A child of Celery's pool runs neither, but sends a signal.
+    Called when a pipeline is made, and again whenever its thread is to start, with the first record of a process for
+    one; not at import. Callbacks run in reverse order, so this one runs before those that were registered earlier; and
+    a child of `multiprocessing` runs only what it registered itself (on Python 3.11 and 3.12 only finalizers of
+    ``multiprocessing.util``, on 3.13 ``atexit``, emptied at its start). A child of Celery's pool runs neither, but
+    sends a signal.
     """
     global _exit_hook_pid, _finalizer
     _draining.add(draining)
