@@ -10,7 +10,7 @@ import os
 from typing import Any, Protocol, TypeAlias, cast
 
 from flask_asynclog.context import Context
-from flask_asynclog.records import CONTEXT, EVENT, FORMATTER, LAST, PLAIN, snapshot
+from flask_asynclog.records import CONTEXT, EVENT, FORMATTER, LAST, PLAIN, new_record, snapshot
 from flask_asynclog.values import IMMUTABLE
 
 _new = object.__new__
@@ -18,7 +18,7 @@ _new = object.__new__
 BRIEF = ("levelno", "process", "created", "msecs", "name", "levelname", "msg", "args")
 #: What all the others are where only that is known: nobody wanted to know when it was logged.
 _UNKNOWN: dict[str, Any] = {
-    **dict.fromkeys(vars(logging.makeLogRecord({}))),
+    **dict.fromkeys(vars(new_record())),
     "lineno": 0,
     "relativeCreated": 0.0,
     "pathname": "",

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from flask_asynclog.context import Context
 from flask_asynclog.entries import Event, milliseconds_of
 from flask_asynclog.recordfields import complete, context_fields, context_of, event_fields
-from flask_asynclog.records import EVENT
+from flask_asynclog.records import EVENT, new_record
 
-_sample = logging.makeLogRecord({})
+_sample = new_record()
 #: `logging` counts ``relativeCreated`` from here, seconds since the epoch.
 _STARTED = _sample.created - _sample.relativeCreated / 1000
 
@@ -20,7 +20,7 @@ _STARTED = _sample.created - _sample.relativeCreated / 1000
 @functools.lru_cache(1)
 def _process_name(pid: int) -> str | None:
     """What `multiprocessing` calls this process; a record knows."""
-    return logging.makeLogRecord({}).processName
+    return new_record().processName
 
 
 class HookEvent(Event, Protocol):
@@ -90,7 +90,7 @@ class ExchangeRecord(logging.LogRecord):
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, or what goes to another process: of the standard library's types, with all that the event tells.
         fields = {**self.__dict__, "msg": self.getMessage(), "args": None}
-        record = complete(logging.makeLogRecord(fields))
+        record = complete(new_record(fields))
         return logging.makeLogRecord, (record.__dict__,)
 
 

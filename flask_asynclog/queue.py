@@ -33,8 +33,7 @@ Mark: TypeAlias = tuple[int, tuple[int, int]]
 #: Waiting records from which on others wait as an `entries.Brief`, if nobody wants to know more and the draining thread
 #: is at the disk: so many more may come while that stalls. What refers to other objects, Python's garbage collector
 #: goes through again and again, and when there is a quarter more of it than before, through all that was ever imported.
-#: Texts and numbers it lets go. To make them costs a request some 11 us, so it is not done where the thread only has not
-#: got to it yet.
+#: Texts and numbers it lets go. To make them costs a request some 11 us: not where the thread only has not got to it.
 MANY = 1024
 
 _once = Once()

@@ -9,18 +9,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from flask_asynclog.context import Context, here
 from flask_asynclog.redaction import REDACTED, Redactor
 from flask_asynclog.values import IMMUTABLE, error_text, freeze, show, show_error
 
+_new = object.__new__
+
+
+def new_record(fields: Mapping[str, Any] = MappingProxyType({})) -> logging.LogRecord:
+    """A record with these attributes, made by no factory: what an app's adds is not ours to have, and it may raise."""
+    record = logging.LogRecord("", logging.NOTSET, "", 0, "", (), None)
+    record.__dict__.update(fields)
+    return record
+
+
+_plain = list(vars(new_record()))
+#: Number of attributes of a record that nobody has added any to.
+PLAIN = len(_plain)
+#: The last of them: where it is gone (``taskName`` makes some people's JSON untidy), as many may be others.
+LAST = _plain[-1]
 #: Attributes that every record has, or gets from a formatter; all others came by ``extra``, a filter or a factory.
-STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
-    "message",
-    "asctime",
-    "taskName",
-}
+STANDARD_ATTRIBUTES = frozenset(_plain) | {"message", "asctime", "taskName"}
 
 #: Attribute of a copy: the summary of the exception whose traceback is in ``exc_text``.
 EXCEPTION = "_asynclog_exception"
@@ -33,12 +45,6 @@ EVENT = "_asynclog_event"
 #: What a record may have beside what it is about.
 INTERNAL_ATTRIBUTES = frozenset({EXCEPTION, FORMATTER, CONTEXT, EVENT})
 
-_new = object.__new__
-_plain = list(vars(logging.makeLogRecord({})))
-#: Number of attributes of a record that nobody has added any to.
-PLAIN = len(_plain)
-#: The last of them: where it is gone (``taskName`` makes some people's JSON untidy), as many may be others.
-LAST = _plain[-1]
 _plain_formatter = logging.Formatter()
 
 
@@ -79,15 +85,18 @@ def snapshot(
 
     The message is rendered here if its arguments may change, mutable ``extra`` values are copied, values bound to the
     request are resolved, and the traceback becomes text (by ``formatter``, so a custom ``formatException`` counts).
+    Where a class of its own made the message (``getMessage``), the copy is a plain record: it would make it again.
     Never raises for what a user's object does in ``__str__``, ``__repr__`` or ``__mod__``.
 
     :param formatter: makes text of a traceback.
     :param context: the one it is logged in; ``None``: the current one.
     """
     fields = record.__dict__.copy()
-    args = record.args
+    args, kind = record.args, type(record)
     if type(record.msg) is not str or (args and not _all_immutable(args)):
         text = render(record)
+        if kind.getMessage is not logging.LogRecord.getMessage:
+            kind = logging.LogRecord  # what it makes of a message, it has made
         message: str | DictMessage = text
         if issubclass(type(record.msg), dict) and not args and isinstance(items := freeze(record.msg), dict):
             message = DictMessage(cast("dict[object, object]", items), text)
@@ -99,12 +108,14 @@ def snapshot(
     context = context or here()
     if context is not None:
         fields.setdefault(CONTEXT, context)
-    return copied(record, fields)
+    return copied(record, fields, kind)
 
 
-def copied(record: logging.LogRecord, fields: dict[str, Any]) -> logging.LogRecord:
-    """A record of the same class, with these attributes; those in slots are copied."""
-    copy: logging.LogRecord = _new(type(record))
+def copied(
+    record: logging.LogRecord, fields: dict[str, Any], kind: type[logging.LogRecord] | None = None
+) -> logging.LogRecord:
+    """A record of the same class, or of ``kind``, with these attributes; those in slots are copied."""
+    copy: logging.LogRecord = _new(kind or type(record))
     copy.__dict__.update(fields)
     if type(record) is not logging.LogRecord:
         _copy_slots(record, copy)
@@ -127,14 +138,17 @@ def _added(record: logging.LogRecord, fields: dict[str, object]) -> list[str]:
 
 def _copy_slots(record: logging.LogRecord, copied: logging.LogRecord) -> None:
     for cls in type(record).__mro__:
-        for name in cls.__dict__.get("__slots__", ()):
+        slots: str | Iterable[str] = cls.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if private else slot
             if hasattr(record, name):
                 setattr(copied, name, freeze(getattr(record, name)))
 
 
 def own_record(text: str, *args: object) -> logging.LogRecord:
     """A WARNING of this library itself, for its own log."""
-    return logging.makeLogRecord(
+    return new_record(
         {"name": "flask_asynclog", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text, "args": args}
     )
 

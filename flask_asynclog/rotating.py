@@ -22,7 +22,7 @@ from flask_asynclog.entries import Entry, has_formatter, restore
 from flask_asynclog.files import AppendStream, LockedFile, open_file
 from flask_asynclog.native import allocate_rlock, sleep
 from flask_asynclog.recordfields import complete
-from flask_asynclog.records import FORMATTER
+from flask_asynclog.records import FORMATTER, new_record
 from flask_asynclog.report import Once, say
 from flask_asynclog.textformat import EntryFormatter, TextFormatter
 from flask_asynclog.values import show_error
@@ -78,7 +78,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
         self.lock_timeout = lock_timeout
         self.setFormatter(TextFormatter())
         # What the parent's emit() writes is this one record; its text is the whole batch.
-        self._carrier = logging.makeLogRecord({})
+        self._carrier = new_record()
         self._text = ""
         self._size = 0
         self._error: Exception | None = None

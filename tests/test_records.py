@@ -27,7 +27,7 @@ from flask_asynclog.queue import RecordQueue
 from flask_asynclog.recordfields import complete
 from flask_asynclog.records import render, snapshot
 from flask_asynclog.values import freeze
-from support import HANG, assert_conserved, log_lines
+from support import HANG, assert_conserved, log_lines, run_python
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -563,6 +563,25 @@ class BraceRecord(logging.LogRecord):
         return message.format(*self.args) if self.args else message
 
 
+class PrefixedRecord(logging.LogRecord):
+    """Puts something before each message, each time that it is asked."""
+
+    def getMessage(self) -> str:
+        return f"[job 7] {super().getMessage()}"
+
+
+class PrivateSlot(logging.LogRecord):
+    """With a slot of a private name."""
+
+    __slots__ = ("__other",)
+
+
+class PrivateSlots(PrivateSlot):
+    """And with a single one."""
+
+    __slots__ = "one"
+
+
 class SlottedRecord(logging.LogRecord):
     """A record with an attribute outside its dictionary."""
 
@@ -577,7 +596,8 @@ def test_a_record_class_with_its_own_message(args: tuple[object, ...]) -> None:
     """``getMessage`` of the class counts, once, also when the record is rendered on the caller's thread."""
     record = BraceRecord("records", logging.INFO, __file__, 1, "{} and {}", args, None)
     assert text_of(snapshot(record)) == f"{args[0]} and 1"
-    assert type(snapshot(record)) is BraceRecord
+    record = PrefixedRecord("records", logging.INFO, __file__, 1, "%s and %s", args, None)
+    assert text_of(snapshot(snapshot(record))) == f"[job 7] {args[0]} and 1"
 
 
 def test_braces_in_arguments_are_not_formatted_again() -> None:
@@ -593,6 +613,58 @@ def test_a_record_class_with_slots() -> None:
     record = SlottedRecord("records", logging.INFO, __file__, 1, "x %s", ("y",), None)
     record.secret = "slot"
     assert text_of(snapshot(record)) == "slot x y"
+    private = PrivateSlots("records", logging.INFO, __file__, 1, "x", (), None)
+    private.one, private._PrivateSlot__other = ["a"], ["b"]  # type: ignore[attr-defined]
+    copied: Any = snapshot(private)
+    private.one.append("later")
+    assert (copied.one, copied._PrivateSlot__other) == (["a"], ["b"])
+    assert copied.__dict__ is not private.__dict__
+
+
+def test_a_record_factory_of_before_the_import(tmp_path: Path) -> None:
+    """What it adds is added: copied, shown, and without secrets."""
+    code = """
+import json, logging
+tenants = ["a"]
+class Added(logging.LogRecord):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tenants, self.password = tenants, "s3cret"
+logging.setLogRecordFactory(Added)
+from flask_asynclog.handlers import AsyncRotatingFileHandler
+handler = AsyncRotatingFileHandler("app.log", format="json")
+logging.getLogger().addHandler(handler)
+logging.getLogger().warning("x")
+tenants.append("later")
+handler.close()
+document = json.loads(open("app.log").read())
+assert (document["tenants"], document["password"]) == (["a"], "[REDACTED]"), document
+"""
+    run_python(code, cwd=tmp_path)
+
+
+def test_a_record_factory_that_our_own_records_would_break(tmp_path: Path) -> None:
+    """They are not made by it: the report of drops is written, and the thread goes on."""
+    code = """
+import logging
+from flask_asynclog.handlers import AsyncRotatingFileHandler
+handler = AsyncRotatingFileHandler("app.log", queue_size=5, flush_interval=60)
+logger = logging.getLogger("mine")
+logger.addHandler(handler)
+class Strict(logging.LogRecord):
+    def __init__(self, name, *args, **kwargs):
+        super().__init__(name, *args, **kwargs)
+        self.part = {"mine": 1}[name]
+logging.setLogRecordFactory(Strict)
+for _ in range(50):
+    logger.warning("x")
+handler.flush()
+stats = handler.stats()
+assert stats.dropped and not stats.restarts and not stats.pending, stats
+handler.close()
+"""
+    run_python(code, cwd=tmp_path)
+    assert any("dropped" in line for line in log_lines(tmp_path / "app.log"))
 
 
 def test_a_record_factory(make_app: MakeApp) -> None:
