@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan = scenario.quick if options.quick else scenario.full
             outcomes.append(rounds.run(scenario, plan, seed, say))
             say(f"  {outcomes[-1].seconds:.1f} s")
+            if options.json:  # an hour's results are not to hang on the last scenario
+                options.json.write_text(json.dumps(as_json(outcomes, about, seed, options.quick), indent=1))
     except KeyboardInterrupt:
         say("interrupted: here is what is complete")
     text = tables.markdown(outcomes, about, seed, options.quick)
     print("\n" + text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps(as_json(outcomes, about, seed, options.quick), indent=1), encoding="utf-8")
     drawn = plots.draw(outcomes, options.plots) if options.plots else []
     for path in drawn:
         say(f"drawn: {path}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import logging.handlers
+import math
 import queue
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Logging:
     close: Callable[[], object] = nothing
     #: What was logged before is under way to the file at the latest, where it would wait otherwise.
     flush: Callable[[], object] = nothing
+    #: Records that wait, where it can tell; otherwise more than enough.
+    waiting: Callable[[], float] = lambda: math.inf
     #: Records that it says it has dropped; ``None``: it does not say.
     dropped: Callable[[], int | None] = lambda: None
     #: Whether messages have ``{}`` in them, rather than ``%s``.
@@ -162,7 +165,9 @@ def through_queue(app: Flask, directory: Path, records: Any) -> Logging:
         listener.stop()
         file.close()
 
-    return by_handler(app, logging.handlers.QueueHandler(records), close)
+    its = by_handler(app, logging.handlers.QueueHandler(records), close)
+    its.waiting = records.qsize
+    return its
 
 
 def open_stdlib(app: Flask, directory: Path) -> Logging:
@@ -261,8 +266,9 @@ def open_ours(app: Flask, directory: Path, **options: Any) -> Logging:
         asynclog.flush(60)
 
     return Logging(
-        logger.info, logger.warning, logger.error, close, flush, lambda: asynclog.stats().dropped, own_requests=True
-    )
+        logger.info, logger.warning, logger.error, close, flush, lambda: asynclog.stats().pending,
+        lambda: asynclog.stats().dropped, own_requests=True,
+    )  # fmt: skip
 
 
 CONTENDERS = {

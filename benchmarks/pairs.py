@@ -17,8 +17,8 @@ Pair: TypeAlias = tuple[float, float]
 Result = TypeVar("Result")
 #: Share of a moment in which a process that has caught up is at work.
 IDLE = 0.1
-#: A turn of the other that took so many times as long as its shortest had less of the machine: where two virtual
-#: processors share a core, each has a good half of it while both are at work, for moments or for minutes.
+#: A turn of the other that took so many times as long as its quick ones had less of the machine: where two virtual
+#: processors share a core, each has some two thirds of it while both are at work, for moments or for minutes.
 SLOW = 1.2
 #: Seconds of such a moment, and how long to wait for one.
 MOMENT, PATIENCE = 0.002, 2.0
@@ -67,9 +67,9 @@ def difference(pairs: Sequence[Pair]) -> float:
     return median(one - other for one, other in pairs)
 
 
-def at_full_speed(pairs: Sequence[Pair], shortest: float) -> list[Pair]:
-    """Those whose other had all of the machine, whatever the one took: its shortest turn anywhere took ``shortest``.
+def at_full_speed(pairs: Sequence[Pair], quick: float) -> list[Pair]:
+    """Those whose other had all of the machine, whatever the one took; ``quick`` is what it took in its quick turns.
 
     The other is the same for all that are compared. If the one alone was slowed down, the pair remains.
     """
-    return [pair for pair in pairs if pair[1] <= SLOW * shortest]
+    return [pair for pair in pairs if pair[1] <= SLOW * quick]

@@ -15,13 +15,13 @@ LATENCIES = {
     "caller": "one logging call",
     "requests": "one request with both records, no server",
     "served": "a request to gunicorn at 70 % of its capacity",
-    "twenty": "the same, with 20 records of the view",
+    "twenty": "a request to gunicorn whose view logs 20 records, at 70 % of its capacity",
     "slow_disk": "a request while the disk stalls",
 }
 #: Fixed, so that a run that changed nothing changes no file, and a contender has one colour everywhere.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "flask_asynclog", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 COLOURS = {
-    "none": "#999999", "null": "#666666", "file": "#e69f00", "clh": "#d55e00", "stdlib": "#56b4e9",
+    "none": "#999999", "null": "#666666", "bare": "#000000", "file": "#e69f00", "clh": "#d55e00", "stdlib": "#56b4e9",
     "stdlib-simple": "#0072b2", "loguru": "#cc79a7", "logxide": "#8c6d31", "picologging": "#b8a600", "ours": "#009e73",
 }  # fmt: skip
 WITHOUT = 'plots need matplotlib: pip install "flask-asynclog[bench]"'

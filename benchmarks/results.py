@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -19,8 +18,16 @@ from benchmarks.statistics import (
     estimate,
     floor_of,
     paired_difference,
+    percentile,
     verdict,
 )
+
+#: Added to the name of a figure that is made of turns: that of all of them, those of a slow machine as well.
+ALL_TURNS = ", all turns"
+#: The percentile of the other's turns that is taken for one at full speed: not the least, which may be a freak.
+QUICK = 5.0
+#: Share of a block's pairs of turns that have to be at full speed, for the block to have a figure.
+ENOUGH = 0.25
 
 
 @dataclass
@@ -69,10 +76,11 @@ class Row:
 
     @property
     def resolved(self) -> bool:
-        """Whether the effect is larger than what the same thing against itself comes to."""
+        """Whether there is an effect: larger than the floor, and none of its interval is without one."""
         if self.found is None or self.floor is None or self.neutral is None:
             return True
-        return abs(self.found.value - self.neutral) > self.floor
+        beside = self.found.low > self.neutral or self.found.high < self.neutral
+        return beside and abs(self.found.value - self.neutral) > self.floor
 
     @property
     def verdict(self) -> str:
@@ -97,23 +105,24 @@ class Blocks:
         self.scenario = scenario
         self.reference = reference
         self.blocks = list(blocks)
-        #: By contender, how many pairs of turns were at full speed, and how many there were.
-        self.pairs: dict[str, tuple[int, int]] = {}
-        self._compare_turns()
+        #: By figure and contender, how many pairs of turns were at full speed, and how many there were.
+        self.pairs: dict[str, dict[str, tuple[int, int]]] = {}
+        for figure in dict.fromkeys(figure for block in self.blocks for figure in block.turns):
+            self._compare_turns(figure)
 
-    def _compare_turns(self) -> None:
-        """Make figures of the turns at full speed; a block without any has none."""
-        shortest: dict[str, float] = {}
-        for block in self.blocks:
-            for figure, pairs in block.turns.items():
-                shortest[figure] = min([shortest.get(figure, math.inf), *(other for _, other in pairs)])
-        for block in self.blocks:
-            for figure, pairs in block.turns.items():
-                kept = at_full_speed(pairs, shortest[figure])
-                if kept:
-                    block.figures[figure] = difference(kept)
-                before = self.pairs.get(block.contender, (0, 0))
-                self.pairs[block.contender] = before[0] + len(kept), before[1] + len(pairs)
+    def _compare_turns(self, figure: str) -> None:
+        """Make a figure of the turns at full speed, for blocks with enough of them, and one of all turns."""
+        its = [block for block in self.blocks if figure in block.turns]
+        quick = percentile([other for block in its for _, other in block.turns[figure]], QUICK)
+        counts = self.pairs[figure] = {}
+        for block in its:
+            pairs = block.turns[figure]
+            kept = at_full_speed(pairs, quick)
+            block.figures[figure + ALL_TURNS] = difference(pairs)
+            if len(kept) >= len(pairs) * ENOUGH:
+                block.figures[figure] = difference(kept)
+            before = counts.get(block.contender, (0, 0))
+            counts[block.contender] = before[0] + len(kept), before[1] + len(pairs)
 
     @property
     def contenders(self) -> list[str]:
@@ -146,8 +155,11 @@ class Blocks:
 
     def base(self, figure: str) -> dict[int, float]:
         """The reference's figure by round: the mean of its two blocks, which is nearer to it than either."""
-        once, again = (self.values(self.reference, figure, again) for again in (False, True))
-        return {number: (value + again.get(number, value)) / 2 for number, value in once.items()}
+        found: dict[int, list[float]] = {}
+        for again in (False, True):
+            for number, value in self.values(self.reference, figure, again).items():
+                found.setdefault(number, []).append(value)
+        return {number: sum(values) / len(values) for number, values in found.items()}
 
     def above(self, contender: str, figure: str) -> Estimate | None:
         """Median of the paired difference to the reference."""
@@ -225,14 +237,25 @@ class Blocks:
         """What each contender's ``figure`` is above the reference's; the target is for ours."""
         return self._rows(self.others, self.above, figure, text, unit, self.floor(figure), target, 0.0)
 
+    def rows_of_turns(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
+        """The same of a figure that is made of turns, and ours with all turns: the target is for both."""
+        rows = self.rows_above(figure, text, unit, target)
+        name = figure + ALL_TURNS
+        found, floor = self.above("ours", name), self.floor(name)
+        return [*rows, self.row("ours", text + ALL_TURNS, unit, found, floor, target, 0.0)]
+
     def rows_by_reference(self, figure: str, text: str, target: Target | None = None) -> list[Row]:
         """Each contender's ``figure``, which is one by the reference's already; the target is for ours."""
         floor = self.floor_of_quotients(figure)
         return self._rows(self.others, self.plain, figure, text, "ratio", floor, target, 1.0)
 
     def rows_plain(self, figure: str, text: str, unit: str, target: Target | None = None) -> list[Row]:
-        """Each contender's ``figure``, as it is."""
-        return self._rows(self.contenders, self.plain, figure, text, unit, self.floor(figure), target, None)
+        """Each contender's ``figure``, as it is; the floor is the reference's own."""
+        rows = self._rows(self.contenders, self.plain, figure, text, unit, self.floor(figure), target, None)
+        for row in rows:
+            if row.contender != self.reference and row.target is None:
+                row.floor = None
+        return rows
 
     def _rows(
         self,

@@ -81,11 +81,11 @@ def run(scenario: Scenario, plan: Plan, seed: int, say: Callable[[str], None]) -
 
 
 def conclude(scenario: Scenario, blocks: Blocks) -> list[Row]:
-    """The rows; those of ours say so where its records were to be complete and are not."""
+    """The rows; those of ours say so where its records were to be complete and are not, or a block of it failed."""
     rows = scenario.conclude(blocks)
-    if scenario.lossless and any(
-        block.landed is not None and not block.landed.complete for block in blocks.blocks if block.contender == "ours"
-    ):
+    its = [block for block in blocks.blocks if block.contender == "ours"]
+    lossy = scenario.lossless and any(block.landed is not None and not block.landed.complete for block in its)
+    if lossy or any(block.error for block in its):
         for row in rows:
             row.lost = row.contender == "ours"
     return rows

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,7 +39,9 @@ def post_worker_init(worker):
 
 
 def unavailable() -> str:
-    """Why there is no server; empty when there is."""
+    """Why there is no server, or no client for it; empty when there is."""
+    if not hasattr(select, "epoll") or not os.path.isdir("/proc/self"):
+        return "the client and the CPU times of the server need Linux"
     return "" if importlib.util.find_spec("gunicorn") else "gunicorn is not installed: the bench extra has it"
 
 

@@ -10,6 +10,11 @@ from statistics import median
 
 #: Share of the resamples that the interval covers.
 COVERAGE = 0.95
+#: With fewer rounds that share of the resamples covers less of what there is: seven have nine tenths of it. All of them
+#: but this share, at either end, reach from the least to the greatest round.
+FEW, FEW_TAIL = 8, 0.0025
+#: With fewer rounds than that an effect is no more than seen.
+FEWEST = 5
 #: Resamples of one interval. The last digit of a bound is not worth more.
 RESAMPLES = 2000
 #: Percentiles that are reported of every distribution.
@@ -71,7 +76,7 @@ def estimate(
     if not found:
         return Estimate(value, value, value, len(samples))
     found.sort()
-    tail = int((1 - COVERAGE) / 2 * len(found))
+    tail = int((FEW_TAIL if len(samples) < FEW else (1 - COVERAGE) / 2) * len(found))
     return Estimate(value, found[tail], found[-1 - tail], len(samples))
 
 
@@ -97,7 +102,7 @@ class Target:
     bound: float
     #: Whether the bound is the most that it may be; otherwise it is the least.
     at_most: bool = True
-    #: Whether a figure inside the floor meets the target, whatever the bound.
+    #: Whether a figure whose whole interval is inside the floor meets the target, whatever the bound.
     floor_suffices: bool = False
 
 
@@ -108,12 +113,12 @@ def verdict(found: Estimate, floor: float | None, target: Target, neutral: float
     """`MET` or `NOT_MET` if the whole interval, and the value give or take the floor, are on one side of the target.
 
     ``neutral`` is what the figure is when there is no effect: 0 for a difference, 1 for a quotient. Of an effect that
-    was seen in one round only, nobody knows how far it would be off in another.
+    was seen in a few rounds only, nobody knows how far it would be off in another.
     """
-    if found.count < 2 and neutral is not None:
+    if found.count < FEWEST and neutral is not None:
         return NOT_RESOLVED
     floor = floor or 0.0
-    if target.floor_suffices and neutral is not None and abs(found.value - neutral) <= floor:
+    if target.floor_suffices and neutral is not None and neutral - floor <= found.low <= found.high <= neutral + floor:
         return MET
     low, high = min(found.low, found.value - floor), max(found.high, found.value + floor)
     if not target.at_most:

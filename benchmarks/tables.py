@@ -84,9 +84,9 @@ def about(outcome: Outcome) -> str:
         f"{name} {number(value) if isinstance(value, float) else value}" for name, value in outcome.parameters.items()
     )
     text = f"{rounds} round{'s' * (rounds != 1)}; {shown}."
-    if pairs := outcome.blocks.pairs:
-        counts = ", ".join(f"{name} {kept:,} of {count:,}" for name, (kept, count) in sorted(pairs.items()))
-        text += f" Pairs of turns at full speed: {counts}."
+    for figure, counts in outcome.blocks.pairs.items():
+        shown = ", ".join(f"{name} {kept:,} of {count:,}" for name, (kept, count) in sorted(counts.items()))
+        text += f" Pairs of turns at full speed, {figure}: {shown}."
     for name, reason in (outcome.absent or {}).items():
         text += f" Without {name}: {reason}."
     return text

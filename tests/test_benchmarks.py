@@ -73,6 +73,15 @@ def test_an_interval_of_one_round_is_its_value() -> None:
         estimate([])
 
 
+def test_the_interval_of_a_few_rounds_has_all_of_them() -> None:
+    """That of their median, from the least to the greatest: 95 % of the resamples cover less than that, then."""
+    for count in (5, 6, 7):
+        found = estimate([(float(each),) for each in range(count)])
+        assert (found.low, found.high) == (0.0, count - 1.0)
+    found = estimate([(float(each),) for each in range(40)])
+    assert 5 < found.low < found.value < found.high < 35
+
+
 def test_pairs_see_what_medians_do_not() -> None:
     """A small difference within each round is found, however much the rounds differ from each other."""
     base = [float(each) for each in range(0, 1000, 100)]
@@ -105,10 +114,12 @@ def test_the_floor_is_what_the_same_thing_differs_from_itself_by() -> None:
         (Estimate(12.0, 9.0, 13.0, 9), 1.0, Target(10.0, at_most=False), 1.0, NOT_RESOLVED),
         (Estimate(8.0, 7.0, 9.0, 9), 1.0, Target(10.0, at_most=False), 1.0, NOT_MET),
         (Estimate(1.07, 1.06, 1.08, 9), 0.1, Target(1.05, floor_suffices=True), 1.0, MET),
+        (Estimate(1.07, 1.06, 1.12, 9), 0.1, Target(1.05, floor_suffices=True), 1.0, NOT_RESOLVED),
         (Estimate(1.07, 1.06, 1.08, 9), 0.01, Target(1.05, floor_suffices=True), 1.0, NOT_MET),
         (Estimate(1.02, 0.9, 1.3, 9), 0.01, Target(1.05, floor_suffices=True), 1.0, NOT_RESOLVED),
         (Estimate(0.0, 0.0, 0.0, 1), None, Target(0.0), None, MET),
         (Estimate(0.4, 0.4, 0.4, 1), 0.05, Target(0.5), 0.0, NOT_RESOLVED),
+        (Estimate(0.4, 0.3, 0.45, 4), 0.05, Target(0.5), 0.0, NOT_RESOLVED),
         (Estimate(1.01, 1.01, 1.01, 1), 0.1, Target(1.05, floor_suffices=True), 1.0, NOT_RESOLVED),
     ],
 )
@@ -174,9 +185,9 @@ def some_blocks(ours: list[float], floor: float, landed: Landed | None = None) -
 
 def test_rows_of_differences_and_ratios() -> None:
     """Above the reference, by another one above it, and by another one as it is."""
-    blocks = some_blocks([12.0, 12.0, 13.0], 0.5)  # the reference has 10 and 10.5
+    blocks = some_blocks([12.0, 12.0, 12.0, 12.0, 13.0], 0.5)  # the reference has 10 and 10.5
     rows = {row.contender: row for row in blocks.rows_above("p50", "a call", "µs", Target(3.5))}
-    assert rows["ours"].found == Estimate(1.75, 1.75, 2.75, 3)
+    assert rows["ours"].found == Estimate(1.75, 1.75, 2.75, 5)
     assert rows["ours"].floor == 0.5
     assert rows["ours"].verdict == MET
     assert rows["file"].target is None
@@ -200,35 +211,42 @@ def test_what_a_contender_is_above_is_the_mean_of_both_blocks() -> None:
             Block(1, "null", figures={"p50": 10.0}),
             Block(1, "null", again=True, error="exit status 1: no"),
             Block(1, "ours", figures={"p50": 11.0}),
+            Block(2, "null", error="exit status 1: no"),
+            Block(2, "null", again=True, figures={"p50": 9.0}),
+            Block(2, "ours", figures={"p50": 11.0}),
         ],
     )
-    assert blocks.base("p50") == {0: 12.0, 1: 10.0}
-    assert blocks.above("ours", "p50") == Estimate(2.0, 1.0, 3.0, 2)
+    assert blocks.base("p50") == {0: 12.0, 1: 10.0, 2: 9.0}
+    assert blocks.above("ours", "p50") == Estimate(2.0, 1.0, 3.0, 3)
 
 
 def test_turns_while_the_machine_was_slow_are_left_out_and_counted() -> None:
-    """By the other's turn alone, which is the same for all, and the shortest of it in any block."""
+    """By the other's turn alone, which is the same for all; a figure of all turns is beside it."""
+    quick = [(4.0, 4.0), (4.1, 4.0), (4.0, 4.0), (4.0, 4.1)]
     blocks = [
-        Block(0, "null", turns={"p50": [(4.0, 4.0), (6.4, 6.4)]}),
+        Block(0, "null", turns={"p50": [*quick, (6.4, 6.4)]}),
         # The last was slow itself, not the machine, as far as the other's turn tells.
-        Block(0, "ours", turns={"p50": [(4.5, 4.1), (7.2, 6.4), (4.7, 4.2), (7.9, 4.8)]}),
-        Block(1, "null", turns={"p50": [(4.2, 4.2)]}),
-        Block(1, "ours", turns={"p50": [(7.3, 6.4), (7.2, 6.5)]}),
+        Block(0, "ours", turns={"p50": [(4.5, 4.1), (7.2, 6.4), (7.3, 6.4), (7.9, 4.8)]}),
+        Block(1, "null", turns={"p50": quick}),
+        Block(1, "ours", turns={"p50": [(4.6, 4.1), (7.3, 6.4), (7.2, 6.4), (7.3, 6.5), (7.4, 6.5)]}),
         Block(1, "ours", error="exit status 1: no"),
     ]
     found = Blocks("caller", "null", blocks)
-    assert found.pairs == {"null": (2, 3), "ours": (3, 6)}
-    assert found.values("ours", "p50") == {0: pytest.approx(0.5)}
-    assert found.values("null", "p50") == {0: 0.0, 1: 0.0}
+    assert found.pairs == {"p50": {"null": (8, 9), "ours": (3, 9)}}
+    assert found.values("ours", "p50") == {0: pytest.approx(1.75)}, "one of five is too few to speak for a block"
+    assert found.values("ours", "p50, all turns") == {0: pytest.approx(0.85), 1: pytest.approx(0.8)}
     scenario = next(each for each in all_scenarios() if each.name == "caller")
     text = tables.about(rounds.Outcome(scenario, found, [], {}))
-    assert "Pairs of turns at full speed: null 2 of 3, ours 3 of 6." in text
+    assert "Pairs of turns at full speed, p50: null 8 of 9, ours 3 of 9." in text
+    rows = [row for row in found.rows_of_turns("p50", "a call", "µs", Target(0.5)) if row.contender == "ours"]
+    assert [(row.figure, row.target) for row in rows] == [("a call", Target(0.5)), ("a call, all turns", Target(0.5))]
 
 
 def test_rows_of_quotients_taken_in_each_block() -> None:
     """Their floor is what those of the reference by itself are off one, in its first blocks or in its second."""
     blocks = []
-    for number, (own, again, ours) in enumerate([(1.0, 1.2, 1.3), (0.9, 1.1, 1.4), (1.0, 1.2, 1.5)]):
+    figures = [(1.0, 1.2, 1.3), (0.9, 1.1, 1.4), (1.0, 1.2, 1.5), (1.0, 1.2, 1.4), (1.0, 1.2, 1.4)]
+    for number, (own, again, ours) in enumerate(figures):
         blocks += [
             Block(number, "null", figures={"ratio": own}),
             Block(number, "null", again=True, figures={"ratio": again}),
@@ -236,7 +254,7 @@ def test_rows_of_quotients_taken_in_each_block() -> None:
         ]
     [row] = Blocks("twenty", "null", blocks).rows_by_reference("ratio", "p99, by that of null", Target(2.0))
     assert (row.contender, row.unit, row.neutral) == ("ours", "ratio", 1.0)
-    assert row.found == Estimate(1.4, 1.3, 1.5, 3)
+    assert row.found == Estimate(1.4, 1.3, 1.5, 5)
     assert row.floor == pytest.approx(0.2)
     assert row.verdict == MET
 
@@ -259,6 +277,23 @@ def test_a_failed_block_is_no_zero() -> None:
     blocks.blocks.append(Block(2, "ours", error="exit status 1: no"))
     assert blocks.values("ours", "p50") == {0: 12.0, 1: 12.0}
     assert "1 of 3 blocks failed: exit status 1: no" in blocks.landed("ours")
+
+
+def test_a_failed_block_of_ours_meets_no_target() -> None:
+    """Its round would be the worst."""
+    scenario = next(each for each in all_scenarios() if each.name == "caller")
+    blocks = some_blocks([10.0] * 6, 0.0)
+    rows = [row for row in rounds.conclude(scenario, blocks) if row.target and row.found and row.unit == "µs"]
+    assert [row.verdict for row in rows] == [MET]
+    blocks.blocks.append(Block(6, "ours", error="exit status 1: no"))
+    rows = [row for row in rounds.conclude(scenario, blocks) if row.target and row.found and row.unit == "µs"]
+    assert [row.verdict for row in rows] == [NOT_MET]
+
+
+def test_the_floor_of_plain_figures_is_the_references_own() -> None:
+    """That of the others nobody has measured."""
+    rows = some_blocks([12.0] * 5, 0.5).rows_plain("p50", "p50", "µs")
+    assert {row.contender: row.floor for row in rows} == {"null": 0.5, "file": None, "ours": None}
 
 
 def test_what_loses_records_meets_no_target() -> None:
@@ -361,11 +396,13 @@ def test_a_contender_writes_what_it_is_asked_to(name: str) -> None:
     # Not imported here: logxide brings others with it that patch this process.
     if importlib.util.find_spec(contender.needs) is None:
         pytest.skip(f"{contender.needs} is not installed")
-    done = block.run(Block(0, name), "requests", {"warm": 2, "requests": 20, "turns": 2, "size": 5, "seed": 1}, HANG)
+    done = block.run(
+        Block(0, name), "requests", {"warm": 2, "requests": 20, "turns": 2, "size": 5, "burst": 3, "seed": 1}, HANG
+    )
     assert done.error == ""
     if contender.writes:
         assert done.landed is not None
-        assert done.landed.expected == 64
+        assert done.landed.expected == 76
         assert done.landed.complete, done.landed
     assert set(done.percentiles) == {"p50", "p90", "p99", "p99.9", "max"}
 

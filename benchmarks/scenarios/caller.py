@@ -70,7 +70,7 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
 
 def conclude(blocks: Blocks) -> list[Row]:
     """The median call above the null handler's; ours also by the standard library's."""
-    rows = blocks.rows_above("p50", "one record, p50, above null", "µs", Target(0.5))
+    rows = blocks.rows_of_turns("p50", "one record, p50, above null", "µs", Target(0.5))
     for other in ("stdlib", "stdlib-simple"):
         rows.append(blocks.row_by(other, "p50", f"the same, by that of {other}", Target(0.10)))
     for figure in ("mean", "p99", "p99.9"):
