@@ -7,16 +7,14 @@ mark, and what landed in the files is counted. Exit status 0 if something was me
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks import machine, plots, rounds, tables
+from benchmarks import machine, plots, raw, rounds, tables
 from benchmarks.rounds import Outcome
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import all_scenarios
@@ -26,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = [scenario for scenario in all_scenarios() if matches(scenario, options.words)]
+    order = all_scenarios()
+    chosen = [scenario for scenario in order if matches(scenario, options.words)]
     if options.list:
         print("\n".join(f"{scenario.name}: {scenario.question}" for scenario in chosen))
         return 0
@@ -36,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             plots.load()  # before the minutes that it would be for
         except plots.NoPlots as error:
+            parser.error(str(error))
+    earlier: list[Outcome] = []
+    if options.others:
+        try:
+            earlier = raw.read(options.others, [scenario for scenario in order if scenario not in chosen])
+        except (OSError, ValueError) as error:
             parser.error(str(error))
     seed = options.seed if options.seed is not None else int(time.time())
     about = machine.describe()
@@ -47,19 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes.append(rounds.run(scenario, plan, seed, say))
             say(f"  {outcomes[-1].seconds:.1f} s")
             if options.json:  # an hour's results are not to hang on the last scenario
-                options.json.write_text(json.dumps(as_json(outcomes, about, seed, options.quick), indent=1))
+                raw.write(options.json, outcomes, about, seed, options.quick)
     except KeyboardInterrupt:
         say("interrupted: here is what is complete")
-    text = tables.markdown(outcomes, about, seed, options.quick)
+    shown = sorted([*outcomes, *earlier], key=lambda outcome: order.index(outcome.scenario))
+    text = tables.markdown(shown, about, seed, options.quick)
     print("\n" + text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
-    drawn = plots.draw(outcomes, options.plots) if options.plots else []
+    if options.json:
+        raw.write(options.json, shown, about, seed, options.quick)
+    drawn = plots.draw(shown, options.plots) if options.plots else []
     for path in drawn:
         say(f"drawn: {path}")
     if options.rst:
         seen = {path.stem: os.path.relpath(path, options.rst.parent) for path in drawn}
-        options.rst.write_text(tables.rest(outcomes, about, seed, options.quick, seen), encoding="utf-8")
+        options.rst.write_text(tables.rest(shown, about, seed, options.quick, seen), encoding="utf-8")
     blocks = [block for outcome in outcomes for block in outcome.blocks.blocks]
     return 0 if len(outcomes) == len(chosen) and blocks and not any(block.error for block in blocks) else 1
 
@@ -74,27 +82,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def as_json(outcomes: Sequence[Outcome], about: dict[str, Any], seed: int, quick: bool) -> dict[str, Any]:
-    """Everything, for machines."""
-    return {
-        "machine": about,
-        "seed": seed,
-        "quick": quick,
-        "scenarios": [
-            {
-                "name": outcome.scenario.name,
-                "skipped": outcome.skipped,
-                "absent": outcome.absent,
-                "parameters": outcome.parameters,
-                "seconds": outcome.seconds,
-                "rows": [row.as_json() for row in outcome.rows],
-                "blocks": [block.as_json() for block in outcome.blocks.blocks],
-            }
-            for outcome in outcomes
-        ],
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="only the scenarios of these names")
@@ -102,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter blocks: about 3 minutes")
     parser.add_argument("--seed", type=int, help="of the order of blocks and of planned loads (default: the time)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and all raw results")
+    parser.add_argument("--others", type=Path, metavar="FILE", help="show all other scenarios from an earlier --json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables that are printed")
     parser.add_argument("--rst", type=Path, metavar="FILE", help="write them as reStructuredText, with the plots")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw SVG plots (needs matplotlib)")

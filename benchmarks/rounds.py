@@ -27,6 +27,8 @@ class Outcome:
     #: Contenders that are not there, with the reason.
     absent: dict[str, str] | None = None
     seconds: float = 0.0
+    #: Whether it is of a run before this one.
+    earlier: bool = False
 
 
 def order(contenders: Sequence[str], reference: str | None, number: int, choose: random.Random) -> list[Block]:

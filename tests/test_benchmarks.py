@@ -15,8 +15,7 @@ from statistics import median
 
 import pytest
 
-from benchmarks import block, openloop, pairs, plots, rounds, serving, sink, slowdisk, tables
-from benchmarks.__main__ import as_json
+from benchmarks import block, openloop, pairs, plots, raw, rounds, serving, sink, slowdisk, tables
 from benchmarks.contenders import CONTENDERS
 from benchmarks.results import Block, Blocks, Row
 from benchmarks.scenario import Plan
@@ -524,16 +523,23 @@ def test_the_command_runs_a_scenario_and_writes_it_down(tmp_path: Path) -> None:
     assert all(each["figures"]["ms"] > 0 for each in scenario["blocks"])
 
 
-def test_a_scenario_from_blocks_to_tables() -> None:
-    """Small and in full: rounds, counted records, rows, JSON, tables. Who is not there is named with the reason."""
+def test_a_scenario_from_blocks_to_tables(tmp_path: Path) -> None:
+    """Small and in full: rounds, counted records, rows, JSON and back again, tables."""
     scenario = dataclasses.replace(exiting.SCENARIO, contenders=("file", "loguru", "ours"))
     said: list[str] = []
     outcome = rounds.run(scenario, Plan(2, {"records": 50}, without=("loguru",)), 1, said.append)
     assert [each.error for each in outcome.blocks.blocks] == [""] * 6
     assert {row.landed for row in outcome.rows} == {"all there"}
     about = {"cpu": "c", "cores": 1, "load": [0.0], "kernel": "k", "versions": {"Python": "3"}}
-    kept = json.loads(json.dumps(as_json([outcome], about, 1, True)))
-    assert kept["scenarios"][0]["blocks"][0]["landed"]["expected"] == 50
+    raw.write(tmp_path / "found.json", [outcome], about, 1, True)
+    assert json.loads((tmp_path / "found.json").read_text())["scenarios"][0]["blocks"][0]["landed"]["expected"] == 50
+    [again] = raw.read(tmp_path / "found.json", [exiting.SCENARIO, *all_scenarios()[:1]])
+    assert again.blocks.blocks == outcome.blocks.blocks
+    assert again.rows == outcome.rows
+    assert "Of an earlier run: 2 rounds; records 50." in tables.rest([again], about, 1, True)
+    (tmp_path / "found.json").write_text('{"scenarios": [{}]}')
+    with pytest.raises(ValueError, match="has no results of this command: KeyError"):
+        raw.read(tmp_path / "found.json", [exiting.SCENARIO])
     assert "from the last call to the end" in tables.markdown([outcome], about, 1, True)
     assert "2 rounds; records 50." in tables.rest([outcome], about, 1, True)
 

@@ -14,9 +14,9 @@ from benchmarks.scenarios import requests
 def conclude(blocks: Blocks) -> list[Row]:
     """Above no logging, and ours by the usual recipe."""
     rows = blocks.rows_above("p50", "a request, p50, many in a row, above none", "µs")
-    rows.append(blocks.row_by("file", "p50", "the same, by that of file"))
+    rows.append(blocks.row_by("file", "p50", "p50 above none, many in a row, by that of file"))
     rows += blocks.rows_above("burst", "a request, p50, bursts of 200, above none", "µs")
-    return [*rows, blocks.row_by("file", "burst", "the same, by that of file")]
+    return [*rows, blocks.row_by("file", "burst", "p50 above none, bursts of 200, by that of file")]
 
 
 SCENARIO = Scenario(

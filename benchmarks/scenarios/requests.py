@@ -79,11 +79,11 @@ def measure(contender: Contender, parameters: Parameters, directory: Path) -> Me
 def conclude(blocks: Blocks) -> list[Row]:
     """Above no logging, and ours by the usual recipe."""
     rows = blocks.rows_of_turns("p50", "a request, p50, many in a row, above none", "µs", Target(8.0))
-    rows.append(blocks.row_by("file", "p50", "the same, by that of file", Target(0.16)))
+    rows.append(blocks.row_by("file", "p50", "p50 above none, many in a row, by that of file", Target(0.16)))
     rows += blocks.rows_of_turns("burst", "a request, p50, bursts of 200, above none", "µs", Target(8.0))
-    rows.append(blocks.row_by("file", "burst", "the same, by that of file", Target(0.16)))
+    rows.append(blocks.row_by("file", "burst", "p50 above none, bursts of 200, by that of file", Target(0.16)))
     rows += blocks.rows_above("cpu", "CPU of a request, listener included, above none", "µs")
-    rows.append(blocks.row_by("file", "cpu", "the same, by that of file", Target(0.35)))
+    rows.append(blocks.row_by("file", "cpu", "CPU above none, by that of file", Target(0.35)))
     return rows + blocks.rows_above("p99", "a request, p99, many in a row, above none", "µs")
 
 
