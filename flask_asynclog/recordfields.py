@@ -24,7 +24,7 @@ from flask_asynclog.records import (
     copied,
     render,
 )
-from flask_asynclog.redaction import Redactor
+from flask_asynclog.redaction import REDACTED, Redactor
 
 
 def complete(record: logging.LogRecord) -> logging.LogRecord:
@@ -71,7 +71,8 @@ def context_fields(context: Context | None) -> dict[str, object]:
 def redact(entries: MutableSequence[Entry], redactor: Redactor) -> None:
     """Take the secrets out of what was added to records, by name, and out of all texts, by pattern.
 
-    The entries are changed: no other handler sees them. Events take them out themselves.
+    The entries are changed: no other handler sees them. Events take them out themselves. Of a record that cannot be
+    looked at, no more is left than what it says of itself, and why.
     """
     by_pattern = bool(redactor.patterns)
     if by_pattern:  # which was not so when these were logged
@@ -81,10 +82,17 @@ def redact(entries: MutableSequence[Entry], redactor: Redactor) -> None:
             continue
         if isinstance(entry, dict):  # as `capture` makes them: nothing was added to the record
             context = entry.get(CONTEXT)
-            if by_pattern or (context is not None and context.bound):
-                _redact(entry, entry, redactor)
+            if not by_pattern and (context is None or not context.bound):
+                continue
+            fields = entry
         elif isinstance(entry, logging.LogRecord):
-            _redact(entry, vars(entry), redactor)
+            fields = vars(entry)
+        else:
+            continue
+        try:
+            _redact(entry, fields, redactor)
+        except Exception as error:
+            _hide(fields, error)
 
 
 def _tells_event(fields: Mapping[str, Any]) -> bool:
@@ -93,12 +101,20 @@ def _tells_event(fields: Mapping[str, Any]) -> bool:
     return event is not None and fields["msg"] == getattr(event, "message", None) and fields["args"] == (event,)
 
 
+def _unreadable(error: Exception) -> str:
+    # Not what the error says: that may be the secret.
+    return f"{REDACTED} [not readable: {type(error).__name__}]"
+
+
 def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     message = fields["msg"]
-    if type(message) is DictMessage:
-        fields["msg"] = message.redacted(redactor)
-    elif redactor.patterns and not _tells_event(fields):
-        fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
+    try:
+        if type(message) is DictMessage:
+            fields["msg"] = message.redacted(redactor)
+        elif redactor.patterns and not _tells_event(fields):
+            fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
+    except Exception as error:  # integers of thousands of digits, which Python does not write
+        fields["msg"], fields["args"] = _unreadable(error), None
     if redactor.patterns:
         for name in ("exc_text", "stack_info"):
             if fields.get(name):  # a filter may have taken it away
@@ -112,3 +128,13 @@ def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     for name in [*fields]:
         if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
             fields[name] = redactor.value(name, fields[name])
+
+
+def _hide(fields: dict[str, Any], error: Exception) -> None:
+    """Leave nothing of a record that may have a secret."""
+    fields.update(msg=_unreadable(error), args=None, exc_info=None, exc_text=None, stack_info=None)
+    for name in [*fields]:
+        if name in (CONTEXT, EVENT, EXCEPTION):
+            del fields[name]
+        elif name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
+            fields[name] = REDACTED

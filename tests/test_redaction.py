@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
-from flask_asynclog import parse, redaction, textredaction
+from flask_asynclog import AsyncLog, parse, redaction, textredaction
+from flask_asynclog.recordfields import redact
+from flask_asynclog.records import CONTEXT, EVENT, EXCEPTION, ExceptionSummary
 from flask_asynclog.redaction import DEFAULT_NAMES, REDACTED, Redactor
 from flask_asynclog.values import DEEPEST, MOST_VALUES, freeze
+from support import HANG, assert_conserved, log_lines
+
+MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
 REDACTOR = Redactor()
 CARDS = re.compile(r"\b\d{16}\b")
@@ -626,3 +634,46 @@ def test_option_of_patterns_refused(value: object, reason: str) -> None:
     """The error says which expression, and what is wrong with it."""
     with pytest.raises(ValueError, match=reason):
         parse.patterns(value)
+
+
+# In records, where they are written.
+
+
+def test_a_message_that_cannot_be_redacted_costs_nobody_else(make_alone: MakeApp) -> None:
+    """Its record is written, without anything of the message; the others of the batch are as they are."""
+    app, asynclog = make_alone(format="%(levelname)s %(name)s %(message)s %(user)s", flush_interval=60.0)
+    app.logger.warning("before")
+    app.logger.error({"password": PLANTED, "n": 10**5000}, extra={"user": "bob"})
+    app.logger.warning("after")
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log")) == [
+        f"WARNING {app.name} before -",
+        f"ERROR {app.name} [REDACTED] [not readable: ValueError] bob",
+        f"WARNING {app.name} after -",
+    ]
+    assert asynclog.stats().written == 3
+    assert_conserved(asynclog.stats())
+
+
+class Unsure(str):
+    """A text that cannot say whether it is empty."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise ArithmeticError(PLANTED)
+
+
+def test_a_record_that_cannot_be_redacted_shows_nothing() -> None:
+    """Neither its message nor its traceback nor what was added; level, logger and time stay."""
+    record = logging.makeLogRecord(
+        {"msg": PLANTED, "name": "demo", "levelno": 30, "exc_text": Unsure(PLANTED), "x": f"Bearer {PLANTED}"}
+    )
+    record.__dict__.update(dict.fromkeys((CONTEXT, EVENT), PLANTED), **{EXCEPTION: ExceptionSummary("E", PLANTED)})
+    created = record.created
+    other = logging.makeLogRecord({"msg": f"Bearer {PLANTED}"})
+    redact([record, other], Redactor(patterns=[BEARER]))
+    assert PLANTED not in str(vars(record))
+    assert record.getMessage() == "[REDACTED] [not readable: ArithmeticError]"
+    assert (record.name, record.levelno, record.created, vars(record)["x"]) == ("demo", 30, created, REDACTED)
+    assert other.getMessage() == "Bearer [REDACTED]"
