@@ -17,6 +17,7 @@ from flask_asynclog.records import (
     CONTEXT,
     EVENT,
     EXCEPTION,
+    FORMATTER,
     INTERNAL_ATTRIBUTES,
     STANDARD_ATTRIBUTES,
     DictMessage,
@@ -77,22 +78,25 @@ def redact(entries: MutableSequence[Entry], redactor: Redactor) -> None:
     by_pattern = bool(redactor.patterns)
     if by_pattern:  # which was not so when these were logged
         entries[:] = [restore(entry) if type(entry) is tuple else entry for entry in entries]
-    for entry in entries:
+    for index, entry in enumerate(entries):
         if type(entry) is tuple:
             continue
         if isinstance(entry, dict):  # as `capture` makes them: nothing was added to the record
             context = entry.get(CONTEXT)
             if not by_pattern and (context is None or not context.bound):
                 continue
-            fields = entry
-        elif isinstance(entry, logging.LogRecord):
-            fields = vars(entry)
-        else:
+        elif not isinstance(entry, logging.LogRecord):
             continue
         try:
-            _redact(entry, fields, redactor)
+            entries[index] = _redacted(entry, redactor)
         except Exception as error:
-            _hide(fields, error)
+            entries[index] = _hidden(entry, error)
+
+
+def with_text(record: logging.LogRecord, text: str) -> logging.LogRecord:
+    """A copy of the record with this message; an ordinary one if its class would make another message of it."""
+    own = type(record).getMessage is not logging.LogRecord.getMessage
+    return copied(record, {**vars(record), "msg": text, "args": None}, logging.LogRecord if own else None)
 
 
 def _tells_event(fields: Mapping[str, Any]) -> bool:
@@ -106,15 +110,23 @@ def _unreadable(error: Exception) -> str:
     return f"{REDACTED} [not readable: {type(error).__name__}]"
 
 
-def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
+def _redacted(entry: dict[str, Any] | logging.LogRecord, redactor: Redactor) -> Entry:
+    fields = entry if isinstance(entry, dict) else vars(entry)
     message = fields["msg"]
     try:
         if type(message) is DictMessage:
             fields["msg"] = message.redacted(redactor)
         elif redactor.patterns and not _tells_event(fields):
-            fields["msg"], fields["args"] = redactor.text(render(restore(entry))), None
+            record = restore(entry)
+            text = redactor.text(render(record))
+            if type(record).getMessage is logging.LogRecord.getMessage:
+                fields["msg"], fields["args"] = text, None
+            else:  # which would do to the text what it has done
+                entry = with_text(record, text)
+                fields = vars(entry)
     except Exception as error:  # integers of thousands of digits, which Python does not write
-        fields["msg"], fields["args"] = _unreadable(error), None
+        entry = with_text(restore(entry), _unreadable(error))
+        fields = vars(entry)
     if redactor.patterns:
         for name in ("exc_text", "stack_info"):
             if fields.get(name):  # a filter may have taken it away
@@ -128,13 +140,13 @@ def _redact(entry: Entry, fields: dict[str, Any], redactor: Redactor) -> None:
     for name in [*fields]:
         if name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
             fields[name] = redactor.value(name, fields[name])
+    return entry
 
 
-def _hide(fields: dict[str, Any], error: Exception) -> None:
-    """Leave nothing of a record that may have a secret."""
-    fields.update(msg=_unreadable(error), args=None, exc_info=None, exc_text=None, stack_info=None)
-    for name in [*fields]:
-        if name in (CONTEXT, EVENT, EXCEPTION):
-            del fields[name]
-        elif name not in STANDARD_ATTRIBUTES and name not in INTERNAL_ATTRIBUTES:
-            fields[name] = REDACTED
+def _hidden(entry: dict[str, Any] | logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """A record of which nothing is left that may have a secret."""
+    fields = entry if isinstance(entry, dict) else vars(entry)
+    left = {name: value for name, value in fields.items() if name in STANDARD_ATTRIBUTES or name == FORMATTER}
+    left.update(msg=_unreadable(error), args=None, exc_info=None, exc_text=None, stack_info=None)
+    left.update(dict.fromkeys(fields.keys() - left.keys() - INTERNAL_ATTRIBUTES, REDACTED))
+    return restore(left)

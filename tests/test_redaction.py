@@ -670,10 +670,37 @@ def test_a_record_that_cannot_be_redacted_shows_nothing() -> None:
         {"msg": PLANTED, "name": "demo", "levelno": 30, "exc_text": Unsure(PLANTED), "x": f"Bearer {PLANTED}"}
     )
     record.__dict__.update(dict.fromkeys((CONTEXT, EVENT), PLANTED), **{EXCEPTION: ExceptionSummary("E", PLANTED)})
-    created = record.created
-    other = logging.makeLogRecord({"msg": f"Bearer {PLANTED}"})
-    redact([record, other], Redactor(patterns=[BEARER]))
-    assert PLANTED not in str(vars(record))
-    assert record.getMessage() == "[REDACTED] [not readable: ArithmeticError]"
-    assert (record.name, record.levelno, record.created, vars(record)["x"]) == ("demo", 30, created, REDACTED)
+    entries: list[Any] = [record, logging.makeLogRecord({"msg": f"Bearer {PLANTED}"})]
+    redact(entries, Redactor(patterns=[BEARER]))
+    shown, other = entries
+    assert PLANTED not in str(vars(shown))
+    assert shown.getMessage() == "[REDACTED] [not readable: ArithmeticError]"
+    assert (shown.name, shown.levelno, shown.created, shown.x) == ("demo", 30, record.created, REDACTED)
     assert other.getMessage() == "Bearer [REDACTED]"
+
+
+class JobRecord(logging.LogRecord):
+    """A record that says in its message what it belongs to."""
+
+    __slots__ = ("job",)
+
+    def getMessage(self) -> str:
+        self.job = "job 7"
+        return f"[{self.job}] {super().getMessage()}"
+
+
+def test_patterns_and_a_record_class_with_its_own_message(make_app: MakeApp) -> None:
+    """The class has its say in the message once; what it adds is looked at, too."""
+    app, asynclog = make_app(format="%(message)s %(user)s %(job)s", redact_patterns=["hi|7"])
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(JobRecord)
+    try:
+        app.logger.warning("%s there", "hi", extra={"user": "bob"})
+        app.logger.warning("ho")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log")) == [
+        "[job [REDACTED]] [REDACTED] there bob job [REDACTED]",
+        "[job [REDACTED]] ho - job [REDACTED]",
+    ]
