@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from flask_asynclog.entries import Entry, restore
-from flask_asynclog.recordfields import complete, redact
+from flask_asynclog.recordfields import complete, redact, with_text
 from flask_asynclog.records import render
 from flask_asynclog.redaction import Redactor
 from flask_asynclog.report import Once, say
@@ -252,14 +252,14 @@ class Delivery:
         try:
             return cast(str, handler.format_batch([record])[0])
         except Exception as error:
-            # A message that its arguments do not fit, or a broken formatter: what can be said of the record is.
-            record.msg, record.args = render(record), None
+            # A message that its arguments do not fit, or a broken formatter: what can be said of the record is. Of a
+            # copy, since another handler's formatter may do better.
+            text = render(record)
             try:
-                return cast(str, handler.format_batch([record])[0])
+                return cast(str, handler.format_batch([with_text(record, text)])[0])
             except Exception:
                 self._say_failure(handler, error)
-                record.msg = f"{record.msg} [not formatted: {show_error(error)}]"
-                return _last_resort.format(record)
+                return _last_resort.format(with_text(record, f"{text} [not formatted: {show_error(error)}]"))
 
     def _write(self, staged: dict[BatchHandler, _Lines]) -> set[int]:
         failed: set[int] = set()

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -24,7 +25,10 @@ from hypothesis import strategies as st
 
 from flask_asynclog import AsyncLog, jsonvalues
 from flask_asynclog.formatters import JSONFormatter, TextFormatter
+from flask_asynclog.listener import BatchQueueListener
+from flask_asynclog.queue import RecordQueue
 from flask_asynclog.records import STANDARD_ATTRIBUTES, snapshot
+from flask_asynclog.rotating import BatchRotatingFileHandler
 from formats import assert_one_line, make_record
 from support import HANG, assert_conserved, log_lines
 
@@ -489,3 +493,47 @@ def test_a_formatter_that_raises(make_app: MakeApp, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.count("do not like it") == 1
     assert asynclog.stats().written == 4
     assert_conserved(asynclog.stats())
+
+
+class OutOfPlace(logging.LogRecord):
+    """A record whose message is to be had on the thread that logs only."""
+
+    def getMessage(self) -> str:
+        if threading.current_thread() is not threading.main_thread():
+            raise LookupError("out of place")
+        return super().getMessage()
+
+
+def test_a_record_that_raises_where_it_is_written(make_app: MakeApp) -> None:
+    """It has a line, with what it was logged with and the reason."""
+    app, asynclog = make_app(format="%(levelname)s %(message)s")
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(OutOfPlace)
+    try:
+        app.logger.warning("a %s", "b")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log")) == ["WARNING a %s ('b',) [not formatted: LookupError: out of place]"]
+    assert asynclog.stats().written == 1
+    assert_conserved(asynclog.stats())
+
+
+def test_a_formatter_that_raises_does_not_show_in_other_files() -> None:
+    """Behind one queue, the files with other formatters have the record as it was logged."""
+
+    class Broken(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            raise LookupError("broken")
+
+    sinks = [BatchRotatingFileHandler(name) for name in ("one.log", "two.log")]
+    for sink, formatter in zip(sinks, (Broken(), TextFormatter("%(msg)s | %(message)s")), strict=True):
+        sink.setFormatter(formatter)
+    queue = RecordQueue()
+    listener = BatchQueueListener(queue, *sinks)
+    queue.put(make_record("a %s", "b"))
+    assert listener.stop(HANG)
+    for sink in sinks:
+        sink.close()
+    assert log_lines(Path("one.log"))[0].endswith(" - a b [not formatted: LookupError: broken]")
+    assert log_lines(Path("two.log")) == ["a %s | a b"]
