@@ -36,7 +36,8 @@ _FORM = re.compile(r"""\s*+[^\s=&;?#/:"'(){}<>,]*+[=&]""")
 _URL = re.compile(r"\s*+(?:[A-Za-z][A-Za-z0-9+.-]*+://|[/?#])")
 _URL_IN_TEXT = re.compile(r"(?<!\S)[^\s?#]*+[?#]\S*+")
 
-_JSON = re.compile(r'\s*+[{\[]\s*+["{\[]')
+#: How JSON begins that has anything to look into, with the numbers and the like before it in an array.
+_JSON = re.compile(r'\s*+(?:\{\s*+|\[((?:[\s,\d.eE+-]|true|false|null|NaN|Infinity)*+))["{\[]')
 #: A string, with what makes it a name, if it is one. Ends with the text where that has been cut.
 _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.?)*+)"?(\s*+:\s*+)?', re.DOTALL)
 #: The beginning of a character, where the text has been cut.
@@ -49,7 +50,7 @@ def redact_string(text: str, is_secret: IsSecret) -> str:
     """Any text, as what it looks like: JSON, a form, a URL; or words some of which are URLs."""
     if "=" not in text and "@" not in text and '"' not in text:
         return text
-    if _JSON.match(text):
+    if _is_json(text):
         return _redact_json(text, is_secret)
     if _FORM.match(text):
         return redact_query(text, is_secret)
@@ -58,6 +59,14 @@ def redact_string(text: str, is_secret: IsSecret) -> str:
     if "=" in text and ("?" in text or "#" in text):
         text = _URL_IN_TEXT.sub(lambda match: redact_url(match[0], is_secret), text)
     return _without_passwords(text)
+
+
+def _is_json(text: str) -> bool:
+    match = _JSON.match(text)
+    if match is None:
+        return False
+    scalars = (match[1] or "").rstrip()
+    return not scalars or scalars.endswith(",")  # not ``[12 "GET /?token=x"]``
 
 
 def redact_query(query: str, is_secret: IsSecret) -> str:

@@ -253,6 +253,14 @@ def test_urls(url: str, redacted: str) -> None:
         ("is password=x? no", "is password=x? no"),
         ('{"a": 1, "password": "x\\"y", "b":"c"}', '{"a": 1, "password": "[REDACTED]", "b":"c"}'),
         ('[{"token":12.5e3,"a":[true]}]', '[{"token":"[REDACTED]","a":[true]}]'),
+        ('[1, {"token":"t"}]', '[1, {"token":"[REDACTED]"}]'),
+        (
+            '[ -1.5e+3 ,true,false,null,\nNaN,-Infinity,[{"token":1}]]',
+            '[ -1.5e+3 ,true,false,null,\nNaN,-Infinity,[{"token":"[REDACTED]"}]]',
+        ),
+        ('[0, "/?token=t"]', '[0, "/?token=[REDACTED]"]'),
+        ('[12 "x" http://h/?token=t', '[12 "x" http://h/?token=[REDACTED]'),
+        ('[12] "x" http://h/?token=t', '[12] "x" http://h/?token=[REDACTED]'),
         ('{"token":null,"secret": false,"a":1}', '{"token":null,"secret": false,"a":1}'),
         ('{"cookies": {"a": ["}", {}]}, "b": 1}', '{"cookies": "[REDACTED]", "b": 1}'),
         ('{"u": "http://h/?sig=s", "v": "a=1&pwd=p"}', '{"u": "http://h/?sig=[REDACTED]", "v": "a=1&pwd=[REDACTED]"}'),
@@ -491,6 +499,7 @@ def test_a_planted_secret_in_json_within_json(name: str, around: str, levels: in
 HARD = [
     "//a:b", "//a:1", '\\"', '{"', '"', "a.=", "a.", "%3F", "?", ";a", ";password=1", "//", "[", '{"password":', " ",
     "a1=&b=", "%25", "%41+", "#", "@", "//a:b@", "=", "&", "A", "aB", "-", "password ", '"password":"x",', "[REDACTED]",
+    "[1,", "1,",
 ]  # fmt: skip
 ENDS = ["", "=", " @", '"', "=?#", "\\", '":1']
 
