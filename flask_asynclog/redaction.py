@@ -58,8 +58,8 @@ class Redactor:
     """Takes secrets out of queries, URLs, fields and texts.
 
     :param names: whose values are secrets, in any spelling, see `is_secret`; none: names do not matter.
-    :param patterns: what else is secret, in all texts: what group 1 of a pattern matched, or all of the match where
-        there is no such group. They take the time that their author made them take.
+    :param patterns: what else is secret, in all texts, and in other values as text: what group 1 of a pattern matched,
+        or all of the match where there is no such group. They take the time that their author made them take.
     """
 
     def __init__(self, names: Iterable[str] = DEFAULT_NAMES, patterns: Iterable[re.Pattern[str]] = ()) -> None:
@@ -109,7 +109,8 @@ class Redactor:
 
         ``None``, ``True`` and ``False`` are no secrets, whatever their name. In containers, by the names that keys
         and (name, value) pairs in lists give; beyond what `values.freeze` leaves of them, all is ``[REDACTED]``. In
-        strings and bytes that are forms or JSON, or that have URLs, as these do.
+        strings and bytes that are forms or JSON, or that have URLs, as these do. By patterns in numbers, paths and the
+        like as well, as their text.
         """
         if not self:
             return value
@@ -130,7 +131,7 @@ class Redactor:
             return REDACTED
 
     def _inside(self, value: object, depth: int, budget: list[int], in_list: bool = False) -> object:
-        if type(value) in _PLAIN:
+        if type(value) in _PLAIN and not self.patterns:
             return value
         try:
             if isinstance(value, str):
@@ -143,9 +144,17 @@ class Redactor:
                 return self._mapping(cast("Mapping[object, object]", value), depth, budget)
             if isinstance(value, (list, tuple, AbstractSet)):
                 return self._items(cast("list[object]", value), depth, budget, in_list)
+            return self._as_text(value) if self.patterns else value
         except Exception:  # an object that raises when it is looked at
             return REDACTED
-        return value
+
+    def _as_text(self, value: object) -> object:
+        """A number, a path or the like: as text without what the patterns match, if they match anything."""
+        if value is None or value is True or value is False:
+            return value
+        text = str(value)
+        shown = self._redact(None, text)
+        return value if shown is text else shown
 
     def _mapping(self, mapping: Mapping[object, object], depth: int, budget: list[int]) -> object:
         if depth >= DEEPEST:
@@ -158,10 +167,13 @@ class Redactor:
                 copied["…"], changed = REDACTED, True
                 break
             shown = _hidden(item) if self._is_secret_key(key) else self._inside(item, depth + 1, budget)
-            shown_key = self._redact(None, key) if self.patterns and isinstance(key, str) else key
+            shown_key = self._shown_key(key) if self.patterns else key
             changed = changed or shown is not item or shown_key is not key
             copied[shown_key] = shown
         return copied if changed else mapping
+
+    def _shown_key(self, key: object) -> object:
+        return self._redact(None, key) if isinstance(key, str) else self._as_text(key)
 
     def _items(self, items: list[object], depth: int, budget: list[int], in_list: bool) -> object:
         if depth >= DEEPEST:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -404,6 +406,23 @@ def test_patterns_apply_everywhere() -> None:
     wrong: Any = re.compile(b"x")
     assert Redactor((), [wrong]).text("abc") == REDACTED
     assert REDACTOR.text("password=x") == "password=x"
+
+
+def test_patterns_in_values_that_are_no_text() -> None:
+    """Where the text of a number, a path or the like has a match, that takes its place; all others stay."""
+    own = Redactor(patterns=[CARDS, re.compile("alice")])
+    card = 4111111111111111
+    given = [PurePosixPath("/home/alice/x"), card, -float(card), Decimal(card), {card: [(card,)]}, 10**5000]
+    assert own.value("x", given) == [
+        "/home/[REDACTED]/x", REDACTED, "-[REDACTED].0", REDACTED, {REDACTED: [(REDACTED,)]}, REDACTED,
+    ]  # fmt: skip
+    for value in (PurePosixPath("/home/bob"), 411, 1.5, Decimal(1), {1: 2, None: True}, datetime.date(2027, 1, 1)):
+        assert own.value("x", [value]) == [value]
+        assert own.value("x", value) is value
+    words = Redactor((), [re.compile("None|True|False")])
+    kept = {None: True, True: None, "x": False}
+    assert words.value("x", kept) is kept
+    assert Redactor().value("x", given) is given
 
 
 @given(SYNTAX)
