@@ -26,6 +26,8 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
 #: Fields of a format that a `entries.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
 _BRIEF_FIELDS = frozenset({"asctime", "message", *BRIEF}) - {"msg", "args"}
+#: What every record has: not the name of its task, which came with Python 3.12 and which some people's filters delete.
+_ALWAYS_THERE = STANDARD_ATTRIBUTES - {"taskName"}
 
 
 class _Nothing(int):
@@ -77,7 +79,7 @@ class TextFormatter(EntryFormatter):
         added = {
             match["name"]: "-" if match["rest"][-1] == "c" else _NOTHING
             for match in found
-            if match["name"] not in STANDARD_ATTRIBUTES
+            if match["name"] not in _ALWAYS_THERE
         }
         # Python's own check knows no names with dots.
         super().__init__(fmt, datefmt, validate=False, defaults=added)

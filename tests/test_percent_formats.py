@@ -61,6 +61,25 @@ def test_every_name_where_there_is_none(field: str, name: str) -> None:
         assert TextFormatter(f"%({name})c").format(record) == "-"
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_name_of_the_task(make_app: MakeApp, deleted: bool) -> None:
+    """Is there from Python 3.12 on; where there is none, or a filter has deleted it, it is ``-``."""
+    app, asynclog = make_app(format="%(levelname)s %(taskName)s %(message)s")
+
+    def tidy(record: logging.LogRecord) -> bool:
+        vars(record).pop("taskName", None)
+        return True
+
+    if deleted:
+        app.logger.addFilter(tidy)
+    app.logger.warning("x")
+    app.logger.removeFilter(tidy)
+    assert asynclog.flush(HANG)
+    known = "None" if "taskName" in vars(make_record()) else "-"
+    assert log_lines(Path("app.log")) == [f"WARNING {'-' if deleted else known} x"]
+    assert_conserved(asynclog.stats())
+
+
 def test_numbers() -> None:
     """They are numbers: widths, precisions and signs work."""
     outcome = full_outcome()
