@@ -44,7 +44,7 @@ MOST_VALUES = 10_000
 def show(value: object) -> str:
     """``repr(value)``, or why it has none. Strings are shown as they are."""
     if isinstance(value, str):
-        return value
+        return str.__str__(value)
     try:
         return repr(value)
     except Exception as error:

@@ -381,6 +381,21 @@ def test_render_never_raises() -> None:
     assert render(make_record("%s", "x")) == "x"
 
 
+class BrokenText(str):
+    """A text that does not become one."""
+
+    __slots__ = ()
+    __str__ = __repr__ = Broken.__str__  # type: ignore[assignment]
+
+
+def test_a_text_that_raises_is_shown_by_its_characters() -> None:
+    """As message, as argument, as a key."""
+    text = BrokenText("text")
+    assert render(snapshot(make_record(text))).startswith("text ")
+    assert render(snapshot(make_record("%s", text))).startswith("%s ")
+    assert freeze({text: 1}) == {"text": 1}
+
+
 # Values bound to the request.
 
 
