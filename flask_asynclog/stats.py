@@ -97,7 +97,8 @@ class Tally:
         by_reason: dict[str, dict[str, int]] = {}
         dropped = 0
         for (reason, levelno), count in self.drops.counts().items():
-            by_reason.setdefault(reason, {})[logging.getLevelName(levelno)] = count
+            levels, name = by_reason.setdefault(reason, {}), logging.getLevelName(levelno)
+            levels[name] = levels.get(name, 0) + count  # several levels may have one name
             dropped += count
         accepted = self._highest(entered() + self.reports + dropped)
         return Stats(

@@ -80,6 +80,16 @@ def test_a_snapshot_names_levels() -> None:
     assert (stats.accepted, stats.dropped, stats.pending) == (4, 3, 1)
 
 
+def test_levels_of_one_name_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Stats.dropped_by` leaves none of them out."""
+    for levelno in (25, 26):
+        monkeypatch.setitem(logging._levelToName, levelno, "NOTICE")
+    tally = Tally()
+    for levelno in (25, 26, 26):
+        tally.drops.tick("queue_full", levelno)
+    assert tally.snapshot(lambda: 0).dropped_by == {"queue_full": {"NOTICE": 3}}
+
+
 def test_a_look_in_the_midst_of_another() -> None:
     """Of another thread, or a signal handler: what the one has seen as accepted, the other does not take back."""
     tally = Tally()
