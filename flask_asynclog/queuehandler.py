@@ -166,7 +166,7 @@ class AsyncQueueHandler(logging.handlers.QueueHandler):
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """A copy of ``record``, safe for another thread."""
-        return snapshot(record, self.formatter)
+        return snapshot(record, self.formatter, _context())
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put a copy into the queue; the overflow policy decides when it is full."""

@@ -228,6 +228,39 @@ def test_spans_inside_of_a_view(tmp_path: Path) -> None:
     assert by_message["inner"]["a"] == by_message["Response"]["a"] == 1
 
 
+STEPS = """
+import logging
+from flask_asynclog.formatters import JSONFormatter
+from flask_asynclog.handlers import AsyncQueueHandler
+from flask_asynclog.listener import BatchQueueListener
+from flask_asynclog.queue import RecordQueue
+from flask_asynclog.rotating import BatchRotatingFileHandler
+
+class Preparing(AsyncQueueHandler):
+    def prepare(self, record):
+        return super().prepare(record)
+
+queue, file = RecordQueue(), BatchRotatingFileHandler("app.log")
+file.setFormatter(JSONFormatter())
+listener = BatchQueueListener(queue, file)
+handler = Preparing(queue)
+logging.getLogger().addHandler(handler)
+with tracer.start_as_current_span("span"):
+    logging.warning("in it", extra=here())
+logging.warning("outside", extra=here())
+listener.stop(60)
+file.close()
+print_stats(queue.stats())
+"""
+
+
+def test_the_steps_of_a_subclass_see_the_span(tmp_path: Path) -> None:
+    """As `AsyncQueueHandler` itself does."""
+    found, _ = run_sdk(STEPS, tmp_path)
+    assert_ids_as_expected(found)
+    assert ["trace_id" in document for document in found] == [True, False]
+
+
 HEADER_AND_SPAN = """
 app = Flask("spans")
 asynclog = AsyncLog(app, format="json")
