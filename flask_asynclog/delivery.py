@@ -126,6 +126,12 @@ class Delivery:
         self.redactor: Redactor | None = None
         #: Indexes of the records of this batch that were given up for lack of time.
         self._unsent: set[int] = set()
+        #: The handlers that have not taken a record of this batch, by `id`, by its index.
+        self._owed: dict[int, set[int]] = {}
+        #: What was returned to be delivered later, by `id`, with the handlers that have not taken it.
+        self._kept: dict[int, tuple[Entry, set[int]]] = {}
+        #: Of records of this batch that were returned once, by index, the handlers that get them: others have them.
+        self._again: dict[int, set[int]] = {}
         self._keep = False
         self._give_up_at = math.inf
         self._passes_on: tuple[type[BaseException], ...] = ()
@@ -152,11 +158,13 @@ class Delivery:
     def deliver(self, batch: list[Entry], *, keep: bool = False, own_thread: bool = True) -> list[Entry]:
         """Hand a batch to every handler. Never raises: a record that some handler gave up on counts as failed.
 
-        :param keep: return, uncounted, those that were given up for lack of time.
+        :param keep: return, uncounted, those that were given up for lack of time. When they come again, they go to the
+            handlers that have not taken them.
         :param own_thread: whether the thread is ours, to be kept alive. In that of a caller what is no `Exception`,
             as a signal handler raises it, goes on to the caller; the records count as failed.
         """
-        self._unsent = set()
+        self._unsent, self._owed = set(), {}
+        self._again = self._come_again(batch) if self._kept else {}
         self._keep = keep
         self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
@@ -169,8 +177,25 @@ class Delivery:
                 raise
             self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
         kept = [batch[index] for index in sorted(self._unsent)] if keep else []
+        if kept:
+            self._kept = {id(batch[index]): (batch[index], self._owed[index]) for index in self._unsent}
         self._tally.settle(len(batch) - failed, failed - len(kept))
         return kept
+
+    def _come_again(self, batch: list[Entry]) -> dict[int, set[int]]:
+        """The indexes of entries that were returned, and the handlers that have not taken them."""
+        again: dict[int, set[int]] = {}
+        for index, entry in enumerate(batch):
+            known = self._kept.get(id(entry))
+            if known is not None and known[0] is entry:
+                again[index] = known[1]
+        if again:  # otherwise the batch is a report of ours
+            self._kept = {}
+        return again
+
+    def _has_taken(self, handler: object, index: int) -> bool:
+        owed = self._again.get(index)
+        return owed is not None and id(handler) not in owed
 
     def _deliver(self, batch: list[Entry]) -> set[int]:
         """Returns the indexes of the records that some handler gave up on."""
@@ -214,13 +239,15 @@ class Delivery:
         for index, record in enumerate(part.records):
             if self._respect_handler_level and record.levelno < handler.level:
                 continue
+            if self._again and self._has_taken(handler, part.first + index):
+                continue
             try:
                 handler.handle(part.completed(index))
             except BaseException as error:
                 self._count_failure(handler, error, part.first + index, failed)
 
     def _add_lines(self, handler: Any, part: _Slice, lines: _Lines, failed: set[int]) -> None:
-        if not handler.filters and not self._respect_handler_level:
+        if not handler.filters and not self._respect_handler_level and not self._again:
             try:
                 if hasattr(handler, "format_entries"):
                     lines.texts += handler.format_entries(part.entries)
@@ -233,6 +260,8 @@ class Delivery:
                     raise
         for index, record in enumerate(part.records, part.first):
             if self._respect_handler_level and record.levelno < handler.level:
+                continue
+            if self._again and self._has_taken(handler, index):
                 continue
             try:
                 text = self._line(handler, record)
@@ -267,7 +296,8 @@ class Delivery:
         try:
             for handler, lines in staged.items():
                 self._write_to(handler, lines)
-                failed.update(lines.indexes)
+                for index in lines.indexes:
+                    self._fail(handler, index, failed)
         finally:
             self._writing(False)
         return failed
@@ -309,8 +339,12 @@ class Delivery:
     def _count_failure(self, handler: object, error: BaseException, index: int, failed: set[int]) -> None:
         if isinstance(error, self._passes_on):
             raise error
-        failed.add(index)
+        self._fail(handler, index, failed)
         self._say_failure(handler, error)
+
+    def _fail(self, handler: object, index: int, failed: set[int]) -> None:
+        failed.add(index)
+        self._owed.setdefault(index, set()).add(id(handler))
 
     def _say_failure(self, handler: object, error: BaseException) -> None:
         self._once.say(

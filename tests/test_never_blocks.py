@@ -13,6 +13,7 @@ import pytest
 from flask_asynclog import drain, queuehandler
 from flask_asynclog.delivery import SLICE_LEAST, SLICE_MOST, Delivery
 from flask_asynclog.drain import LATE_PAUSE, RECORDS_IN_ONE_GO, SLICE_PAUSE
+from flask_asynclog.entries import Entry
 from flask_asynclog.queue import RecordQueue
 from flask_asynclog.report import Once
 from flask_asynclog.stats import Tally
@@ -270,3 +271,87 @@ def test_others_at_the_file_for_a_moment_are_no_news_to_a_caller_that_writes(
     for _ in range(3):
         assert delivery.deliver(batch, keep=True, own_thread=False) == batch
     assert capsys.readouterr().err.count("Busy does not take records: TimeoutError: others are at it") == 1
+
+
+class Slow(logging.Handler):
+    """Takes so many lines, and then none until it is told to."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count, self.lines = count, list[str]()
+
+    def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:
+        """The messages."""
+        return [record.getMessage() for record in records]
+
+    def write_batch(self, lines: Sequence[str]) -> int:
+        """Keep one line."""
+        if len(self.lines) >= self.count:
+            raise OSError("no more")
+        self.lines.append(lines[0])
+        return 1
+
+
+class Each(logging.Handler):
+    """Takes one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.lines.append(record.getMessage())
+
+
+def test_what_comes_again_goes_to_those_who_have_not_taken_it() -> None:
+    """To each handler once, however often the others do not take it; a report of ours may come in between."""
+    each, quick, slow, stuck = Each(), Slow(100), Slow(2), Slow(0)
+    tally = Tally()
+    delivery = bare_delivery(each, tally, lambda _: None)
+    for handler in (quick, slow, stuck):
+        delivery.add_handler(handler)
+    delivery.give_up_at(0.0)
+    batch: list[Entry] = [logging.makeLogRecord({"msg": str(number)}) for number in range(4)]
+    kept = delivery.deliver(batch, keep=True, own_thread=False)
+    assert kept == batch
+    stuck.count = 3
+    assert delivery.deliver(kept, keep=True, own_thread=False) == batch[2:], "0 and 1 are with all"
+    delivery.deliver([logging.makeLogRecord({"msg": "report"})], own_thread=False)
+    slow.count = stuck.count = 100
+    assert delivery.deliver([*batch[2:], logging.makeLogRecord({"msg": "4"})], keep=True, own_thread=False) == []
+    for handler in (each, quick):
+        assert handler.lines == ["0", "1", "2", "3", "report", "4"]
+    for handler in (slow, stuck):
+        assert handler.lines == ["0", "1", "2", "3", "4"]
+    assert (tally.written, tally.failed) == (5, 1)
+
+
+def test_the_console_beside_a_stuck_file_shows_what_whoever_logs_writes_once(tmp_path: Path) -> None:
+    """Without a thread, what the file does not take is tried again; the console has had it."""
+    result = run_python(
+        PRINT_STATS
+        + """
+import fcntl, logging, os, time
+from flask import Flask
+from flask_asynclog import AsyncLog
+from flask_asynclog.inline import INLINE_PAUSE
+os.environ["WERKZEUG_RUN_MAIN"] = "true"
+asynclog = AsyncLog(Flask("x"), format="%(message)s", console=True, level="INFO")
+logger = logging.getLogger("x")
+with open(".__app.lock", "ab") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    logger.info("first record")
+    time.sleep(INLINE_PAUSE)
+    logger.info("second record")
+    assert asynclog.stats().pending == 2
+time.sleep(INLINE_PAUSE)
+logger.info("third record")
+assert asynclog.flush(60)
+print_stats(asynclog.stats())
+""",
+        cwd=tmp_path,
+    )
+    shown = [line.partition(" - INFO - ")[2] for line in result.stderr.splitlines() if " - INFO - " in line]
+    assert shown == log_lines(tmp_path / "app.log") == ["first record", "second record", "third record"]
+    assert_conserved(read_stats(result.stdout))
