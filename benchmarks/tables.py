@@ -13,7 +13,7 @@ from benchmarks.statistics import NOT_RESOLVED, Estimate, Target
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 TARGETS = ("Scenario", "Figure of flask_asynclog", "Target", "Measured", "Interval (95 %)", "A/A floor", "Verdict")
-FIGURES = ("Contender", "Figure", "Measured", "Interval (95 %)", "A/A floor", "", "Records")
+FIGURES = ("Contender", "Figure", "Measured", "Interval (95 %)", "A/A floor", "", "Records of all rounds")
 
 
 def number(value: float) -> str:
