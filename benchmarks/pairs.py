@@ -17,7 +17,7 @@ Pair: TypeAlias = tuple[float, float]
 Result = TypeVar("Result")
 #: Share of a moment in which a process that has caught up is at work.
 IDLE = 0.1
-#: A turn of the other that took so many times as long as its quick ones had less of the machine: where two virtual
+#: A turn that took so many times as long as the quick ones of its kind had less of the machine: where two virtual
 #: processors share a core, each has some two thirds of it while both are at work, for moments or for minutes.
 SLOW = 1.2
 #: Seconds of such a moment, and how long to wait for one.
@@ -67,9 +67,6 @@ def difference(pairs: Sequence[Pair]) -> float:
     return median(one - other for one, other in pairs)
 
 
-def at_full_speed(pairs: Sequence[Pair], quick: float) -> list[Pair]:
-    """Those whose other had all of the machine, whatever the one took; ``quick`` is what it took in its quick turns.
-
-    The other is the same for all that are compared. If the one alone was slowed down, the pair remains.
-    """
-    return [pair for pair in pairs if pair[1] <= SLOW * quick]
+def at_full_speed(pairs: Sequence[Pair], quick: Pair) -> list[Pair]:
+    """Those in which both had all of the machine; ``quick`` is what each takes in its quick turns."""
+    return [pair for pair in pairs if pair[0] <= SLOW * quick[0] and pair[1] <= SLOW * quick[1]]

@@ -24,7 +24,7 @@ from benchmarks.statistics import (
 
 #: Added to the name of a figure that is made of turns: that of all of them, those of a slow machine as well.
 ALL_TURNS = ", all turns"
-#: The percentile of the other's turns that is taken for one at full speed: not the least, which may be a freak.
+#: The percentile of all turns of a kind that is taken for one at full speed: not the least, which may be a freak.
 QUICK = 5.0
 #: Share of a block's pairs of turns that have to be at full speed, for the block to have a figure.
 ENOUGH = 0.25
@@ -113,11 +113,14 @@ class Blocks:
     def _compare_turns(self, figure: str) -> None:
         """Make a figure of the turns at full speed, for blocks with enough of them, and one of all turns."""
         its = [block for block in self.blocks if figure in block.turns]
-        quick = percentile([other for block in its for _, other in block.turns[figure]], QUICK)
+        others = percentile([other for block in its for _, other in block.turns[figure]], QUICK)
+        own: dict[str, list[float]] = {}
+        for block in its:
+            own.setdefault(block.contender, []).extend(one for one, _ in block.turns[figure])
         counts = self.pairs[figure] = {}
         for block in its:
             pairs = block.turns[figure]
-            kept = at_full_speed(pairs, quick)
+            kept = at_full_speed(pairs, (percentile(own[block.contender], QUICK), others))
             block.figures[figure + ALL_TURNS] = difference(pairs)
             if len(kept) >= len(pairs) * ENOUGH:
                 block.figures[figure] = difference(kept)
