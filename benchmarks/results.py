@@ -122,6 +122,7 @@ class Blocks:
             pairs = block.turns[figure]
             kept = at_full_speed(pairs, (percentile(own[block.contender], QUICK), others))
             block.figures[figure + ALL_TURNS] = difference(pairs)
+            block.figures.pop(figure, None)  # of an earlier look at the same turns
             if len(kept) >= len(pairs) * ENOUGH:
                 block.figures[figure] = difference(kept)
             before = counts.get(block.contender, (0, 0))

@@ -95,7 +95,7 @@ SCENARIO = Scenario(
     ),
     reference="none",
     quick=Plan(2, {"warm": 200, "requests": 1000, "turns": 4, "size": 1000, "burst": 200}, NOT_QUICK),
-    full=Plan(10, {"warm": 300, "requests": 4000, "turns": 10, "size": 2000, "burst": 200}),
+    full=Plan(8, {"warm": 300, "requests": 4000, "turns": 16, "size": 1000, "burst": 200}),
     measure=measure,
     conclude=conclude,
 )  # fmt: skip
