@@ -26,6 +26,7 @@ def write(path: Path, outcomes: Sequence[Outcome], machine: Mapping[str, Any], s
                 "absent": outcome.absent,
                 "parameters": outcome.parameters,
                 "seconds": outcome.seconds,
+                "when": outcome.when,
                 "rows": [row.as_json() for row in outcome.rows],
                 "blocks": [block.as_json() for block in outcome.blocks.blocks],
             }
@@ -50,9 +51,8 @@ def read(path: Path, scenarios: Sequence[Scenario]) -> list[Outcome]:
 def _outcome(scenario: Scenario, found: Mapping[str, Any]) -> Outcome:
     blocks = Blocks(scenario.name, scenario.reference, [_block(each) for each in found["blocks"]])
     rows = conclude(scenario, blocks) if blocks.blocks else []
-    return Outcome(
-        scenario, blocks, rows, found["parameters"], found["skipped"], found["absent"], found["seconds"], earlier=True
-    )
+    about = (found[name] for name in ("parameters", "skipped", "absent", "seconds", "when"))
+    return Outcome(scenario, blocks, rows, *about)
 
 
 def _block(found: Mapping[str, Any]) -> Block:

@@ -27,8 +27,8 @@ class Outcome:
     #: Contenders that are not there, with the reason.
     absent: dict[str, str] | None = None
     seconds: float = 0.0
-    #: Whether it is of a run before this one.
-    earlier: bool = False
+    #: When it began, in UTC; empty for one that was not run.
+    when: str = ""
 
 
 def order(contenders: Sequence[str], reference: str | None, number: int, choose: random.Random) -> list[Block]:
@@ -43,7 +43,7 @@ def order(contenders: Sequence[str], reference: str | None, number: int, choose:
 
 def run(scenario: Scenario, plan: Plan, seed: int, say: Callable[[str], None]) -> Outcome:
     """Run one scenario; says what it does."""
-    started = time.monotonic()
+    started, when = time.monotonic(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     nothing = Blocks(scenario.name, scenario.reference, [])
     reason = scenario.unavailable()
     chosen, absent = [], {}
@@ -79,7 +79,7 @@ def run(scenario: Scenario, plan: Plan, seed: int, say: Callable[[str], None]) -
             blocks.append(each)
     result = Blocks(scenario.name, scenario.reference, blocks)
     seconds = round(time.monotonic() - started, 1)
-    return Outcome(scenario, result, conclude(scenario, result), parameters, "", absent, seconds)
+    return Outcome(scenario, result, conclude(scenario, result), parameters, "", absent, seconds, when)
 
 
 def conclude(scenario: Scenario, blocks: Blocks) -> list[Row]:

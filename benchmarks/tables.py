@@ -83,7 +83,8 @@ def about(outcome: Outcome) -> str:
     shown = ", ".join(
         f"{name} {number(value) if isinstance(value, float) else value}" for name, value in outcome.parameters.items()
     )
-    text = f"{'Of an earlier run: ' * outcome.earlier}{rounds} round{'s' * (rounds != 1)}; {shown}."
+    text = f"Of {outcome.when}: " if outcome.when else ""
+    text += f"{rounds} round{'s' * (rounds != 1)}; {shown}."
     for figure, counts in outcome.blocks.pairs.items():
         shown = ", ".join(f"{name} {kept:,} of {count:,}" for name, (kept, count) in sorted(counts.items()))
         text += f" Pairs of turns at full speed, {figure}: {shown}."

@@ -535,7 +535,8 @@ def test_a_scenario_from_blocks_to_tables(tmp_path: Path) -> None:
     [again] = raw.read(tmp_path / "found.json", [exiting.SCENARIO, *all_scenarios()[:1]])
     assert again.blocks.blocks == outcome.blocks.blocks
     assert again.rows == outcome.rows
-    assert "Of an earlier run: 2 rounds; records 50." in tables.rest([again], about, 1, True)
+    assert again.when.endswith(" UTC")
+    assert f"Of {again.when}: 2 rounds; records 50." in tables.rest([again], about, 1, True)
     (tmp_path / "found.json").write_text('{"scenarios": [{}]}')
     with pytest.raises(ValueError, match="has no results of this command: KeyError"):
         raw.read(tmp_path / "found.json", [exiting.SCENARIO])
