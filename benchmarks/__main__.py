@@ -1,6 +1,6 @@
 """``python -m benchmarks [WORD …]``: run scenarios, print tables, keep the raw results.
 
-The full run takes 75 minutes on a quiet machine with two cores, ``--quick`` about 3 minutes. Every record carries a
+The full run takes 90 minutes on a quiet machine with two cores, ``--quick`` about 3 minutes. Every record carries a
 mark, and what landed in the files is counted. Exit status 0 if something was measured and no block failed.
 """
 
