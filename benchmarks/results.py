@@ -117,10 +117,11 @@ class Blocks:
         own: dict[str, list[float]] = {}
         for block in its:
             own.setdefault(block.contender, []).extend(one for one, _ in block.turns[figure])
+        quick = {name: (percentile(values, QUICK), others) for name, values in own.items()}
         counts = self.pairs[figure] = {}
         for block in its:
             pairs = block.turns[figure]
-            kept = at_full_speed(pairs, (percentile(own[block.contender], QUICK), others))
+            kept = at_full_speed(pairs, quick[block.contender])
             block.figures[figure + ALL_TURNS] = difference(pairs)
             block.figures.pop(figure, None)  # of an earlier look at the same turns
             if len(kept) >= len(pairs) * ENOUGH:

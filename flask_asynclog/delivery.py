@@ -143,7 +143,7 @@ class Delivery:
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether a `entries.Brief` has all that the handlers, and the redactor, will want to know."""
+        """Whether an `entries.Brief` has all that the handlers, and the redactor, will want to know."""
         whole = self._respect_handler_level or (self.redactor is not None and self.redactor.patterns)
         return not whole and all(getattr(handler, "takes_briefs", False) for handler, _ in self._handlers)
 
@@ -168,7 +168,8 @@ class Delivery:
         self._keep = keep
         self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
-            failed = len(self._deliver(batch))
+            self._deliver(batch)
+            failed = len(self._owed)
         except BaseException as error:
             failed = len(batch)
             self._unsent = set()
@@ -193,13 +194,14 @@ class Delivery:
             self._kept = {}
         return again
 
-    def _has_taken(self, handler: object, index: int) -> bool:
+    def _passes_over(self, handler: logging.Handler, record: logging.LogRecord, index: int) -> bool:
+        """Whether a record is not for this handler: below its level, or it has taken it before."""
+        if self._respect_handler_level and record.levelno < handler.level:
+            return True
         owed = self._again.get(index)
         return owed is not None and id(handler) not in owed
 
-    def _deliver(self, batch: list[Entry]) -> set[int]:
-        """Returns the indexes of the records that some handler gave up on."""
-        failed: set[int] = set()
+    def _deliver(self, batch: list[Entry]) -> None:
         staged: dict[BatchHandler, _Lines] = {}
         size = 0
         first = 0
@@ -218,15 +220,15 @@ class Delivery:
                 if takes_lines:
                     lines = staged.setdefault(cast(Any, handler), _Lines())
                     before = len(lines.texts)
-                    self._add_lines(handler, part, lines, failed)
+                    self._add_lines(handler, part, lines)
                     size += sum(map(len, lines.texts[before:]))
                 else:
-                    self._hand_over(handler, part, failed)
+                    self._hand_over(handler, part)
             self._adapt(count, time.monotonic() - began)
             if size >= BATCH_CHARACTERS:
-                failed |= self._write(staged)
+                self._write(staged)
                 staged, size = {}, 0
-        return failed | self._write(staged)
+        self._write(staged)
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Have the next slice take about as long as it may: this one, of ``count`` records, took ``seconds``."""
@@ -235,18 +237,16 @@ class Delivery:
         elif seconds < SLICE_SECONDS / 2 and count == self._slice:
             self._slice = min(SLICE_MOST, count * 2)
 
-    def _hand_over(self, handler: logging.Handler, part: _Slice, failed: set[int]) -> None:
+    def _hand_over(self, handler: logging.Handler, part: _Slice) -> None:
         for index, record in enumerate(part.records):
-            if self._respect_handler_level and record.levelno < handler.level:
-                continue
-            if self._again and self._has_taken(handler, part.first + index):
+            if self._passes_over(handler, record, part.first + index):
                 continue
             try:
                 handler.handle(part.completed(index))
             except BaseException as error:
-                self._count_failure(handler, error, part.first + index, failed)
+                self._count_failure(handler, error, part.first + index)
 
-    def _add_lines(self, handler: Any, part: _Slice, lines: _Lines, failed: set[int]) -> None:
+    def _add_lines(self, handler: Any, part: _Slice, lines: _Lines) -> None:
         if not handler.filters and not self._respect_handler_level and not self._again:
             try:
                 if hasattr(handler, "format_entries"):
@@ -259,14 +259,12 @@ class Delivery:
                 if isinstance(error, self._passes_on):
                     raise
         for index, record in enumerate(part.records, part.first):
-            if self._respect_handler_level and record.levelno < handler.level:
-                continue
-            if self._again and self._has_taken(handler, index):
+            if self._passes_over(handler, record, index):
                 continue
             try:
                 text = self._line(handler, record)
             except BaseException as error:
-                self._count_failure(handler, error, index, failed)
+                self._count_failure(handler, error, index)
             else:
                 if text is not None:
                     lines.texts.append(text)
@@ -290,17 +288,15 @@ class Delivery:
                 self._say_failure(handler, error)
                 return _last_resort.format(with_text(record, f"{text} [not formatted: {show_error(error)}]"))
 
-    def _write(self, staged: dict[BatchHandler, _Lines]) -> set[int]:
-        failed: set[int] = set()
+    def _write(self, staged: dict[BatchHandler, _Lines]) -> None:
         self._writing(True)
         try:
             for handler, lines in staged.items():
                 self._write_to(handler, lines)
                 for index in lines.indexes:
-                    self._fail(handler, index, failed)
+                    self._fail(handler, index)
         finally:
             self._writing(False)
-        return failed
 
     def _write_to(self, handler: BatchHandler, lines: _Lines) -> None:
         """Write all lines, for as long as it takes and may take; those given up are left in ``lines``."""
@@ -336,14 +332,13 @@ class Delivery:
                     self._broken_said.discard(handler)
                     say(f"{_name(handler)} takes records again, after {time.monotonic() - broken_since:.1f} s")
 
-    def _count_failure(self, handler: object, error: BaseException, index: int, failed: set[int]) -> None:
+    def _count_failure(self, handler: object, error: BaseException, index: int) -> None:
         if isinstance(error, self._passes_on):
             raise error
-        self._fail(handler, index, failed)
+        self._fail(handler, index)
         self._say_failure(handler, error)
 
-    def _fail(self, handler: object, index: int, failed: set[int]) -> None:
-        failed.add(index)
+    def _fail(self, handler: object, index: int) -> None:
         self._owed.setdefault(index, set()).add(id(handler))
 
     def _say_failure(self, handler: object, error: BaseException) -> None:

@@ -10,7 +10,7 @@ import os
 from typing import Any, Protocol, TypeAlias, cast
 
 from flask_asynclog.context import Context
-from flask_asynclog.records import CONTEXT, EVENT, FORMATTER, LAST, PLAIN, new_record, snapshot
+from flask_asynclog.records import CONTEXT, EVENT, FORMATTER, LAST, PLAIN, makes_own_message, new_record, snapshot
 from flask_asynclog.values import IMMUTABLE
 
 _new = object.__new__
@@ -119,7 +119,7 @@ def as_brief(entry: Entry) -> Entry:
             or fields["stack_info"]
             or FORMATTER in fields
             or type(fields["msg"]) is not str  # a dictionary, which has secrets by the names of its items
-            or type(record).getMessage is not logging.LogRecord.getMessage  # it may know more, of ``extra`` for one
+            or makes_own_message(record)  # it may know more, of ``extra`` for one
         ):
             return entry
         *values, message, args = (fields[name] for name in BRIEF)

@@ -234,13 +234,14 @@ class RequestHooks:
         return claimed if self._trust and well_formed_request_id(claimed) else new_request_id(now)
 
     def _fail(self, exchange: Exchange, environ: WSGIEnvironment, error: BaseException) -> None:
-        if exchange.begun or self._begin(exchange, environ):
+        if self._begin(exchange, environ):
             self._responses.fail(exchange, error)
 
     def _begin(self, exchange: Exchange, environ: WSGIEnvironment) -> bool:
-        """Log a request that has not come to Flask; whether that could be done."""
+        """Log the request, if that has not been done: it has not come to Flask. Returns whether it could be."""
         try:
-            self._requests.begin(exchange, Request(environ, populate_request=False))
+            if not exchange.begun:
+                self._requests.begin(exchange, Request(environ, populate_request=False))
         except Exception as error:
             say_failure("wsgi_app", error)
         return exchange.begun
@@ -249,7 +250,7 @@ class RequestHooks:
         """Log the end of a WebSocket, if it was one; Flask-SocketIO serves it in front of the app."""
         if str(environ.get("HTTP_UPGRADE")).lower() != "websocket":
             return False
-        return (exchange.begun or self._begin(exchange, environ)) and self._responses.upgraded(exchange)
+        return self._begin(exchange, environ) and self._responses.upgraded(exchange)
 
     def _on_exception(self, app: Flask, exception: BaseException, **_: object) -> None:
         """An exception that nobody has handled: Flask answers it by a 500, or lets it out. Others tell of more."""

@@ -96,7 +96,7 @@ class BatchQueueListener(logging.handlers.QueueListener):
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether no handler will want to know more of a plain record than a `entries.Brief` has."""
+        """Whether no handler will want to know more of a plain record than an `entries.Brief` has."""
         return self._drain.takes_briefs
 
     @property

@@ -73,7 +73,7 @@ class RecordQueue:
         self.wake: Callable[[], None] = _no_listener
         #: Whether callers are to look at each record with care rather than just append it, see `AsyncQueueHandler`.
         self.careful = False
-        #: Whether nobody will want to know more of a plain record than a `entries.Brief` has.
+        #: Whether nobody will want to know more of a plain record than an `entries.Brief` has.
         self.brief = False
         self._start()
         self.configure(size, overflow, block_timeout, flush_level)

@@ -23,6 +23,7 @@ from flask_asynclog.records import (
     DictMessage,
     ExceptionSummary,
     copied,
+    makes_own_message,
     render,
 )
 from flask_asynclog.redaction import REDACTED, Redactor
@@ -95,8 +96,8 @@ def redact(entries: MutableSequence[Entry], redactor: Redactor) -> None:
 
 def with_text(record: logging.LogRecord, text: str) -> logging.LogRecord:
     """A copy of the record with this message; an ordinary one if its class would make another message of it."""
-    own = type(record).getMessage is not logging.LogRecord.getMessage
-    return copied(record, {**vars(record), "msg": text, "args": None}, logging.LogRecord if own else None)
+    kind = logging.LogRecord if makes_own_message(record) else None
+    return copied(record, {**vars(record), "msg": text, "args": None}, kind)
 
 
 def _tells_event(fields: Mapping[str, Any]) -> bool:
@@ -119,11 +120,11 @@ def _redacted(entry: dict[str, Any] | logging.LogRecord, redactor: Redactor) -> 
         elif redactor.patterns and not _tells_event(fields):
             record = restore(entry)
             text = redactor.text(render(record))
-            if type(record).getMessage is logging.LogRecord.getMessage:
-                fields["msg"], fields["args"] = text, None
-            else:  # which would do to the text what it has done
+            if makes_own_message(record):
                 entry = with_text(record, text)
                 fields = vars(entry)
+            else:
+                fields["msg"], fields["args"] = text, None
     except Exception as error:  # integers of thousands of digits, which Python does not write
         entry = with_text(restore(entry), _unreadable(error))
         fields = vars(entry)

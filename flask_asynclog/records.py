@@ -95,7 +95,7 @@ def snapshot(
     args, kind = record.args, type(record)
     if type(record.msg) is not str or (args and not _all_immutable(args)):
         text = render(record)
-        if kind.getMessage is not logging.LogRecord.getMessage:
+        if makes_own_message(record):
             kind = logging.LogRecord  # what it makes of a message, it has made
         message: str | DictMessage = text
         if issubclass(type(record.msg), dict) and not args and isinstance(items := freeze(record.msg), dict):
@@ -157,6 +157,11 @@ def _all_immutable(args: object) -> bool:
     if type(args) is not tuple:  # a single mapping for %(name)s
         return False
     return all(type(value) in IMMUTABLE for value in cast("tuple[object, ...]", args))
+
+
+def makes_own_message(record: logging.LogRecord) -> bool:
+    """Whether its class makes messages in its own way: of a text that it has made, it would make another one."""
+    return type(record).getMessage is not logging.LogRecord.getMessage
 
 
 def render(record: logging.LogRecord) -> str:

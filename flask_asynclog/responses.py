@@ -6,6 +6,7 @@ Runs on the request's thread, or on whichever the server sends from. Its own err
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextvars import Context as Variables
 from contextvars import copy_context
 from functools import partial
 from sys import modules
@@ -104,7 +105,7 @@ class ResponseLog:
         return body if watch_file(body, environ, context, whole, end) else StreamedBody(body, context, whole, end)
 
     def _end_late(self, begin: Callable[[], object], exchange: Exchange, sent: Sent) -> None:
-        if sent.error is not None and not exchange.begun:  # it has not come to the app
+        if sent.error is not None:  # it may not have come to the app
             begin()
         self._end(exchange, sent)
 
@@ -117,8 +118,7 @@ class ResponseLog:
                 return  # no status: it is the server that answers; or there was one at once
             if to_come is None and exchange.responded and sent.error is not None:  # of a generator around the app
                 if exchange.error != show_error(sent.error):  # or it is what has been logged for the response
-                    run = copy_context().run if variables is None else variables.run
-                    run(self._log_late, exchange, get_current(), sent.error)
+                    _variables(variables).run(self._log_late, exchange, get_current(), sent.error)
                 return
             if sent.error is not None:
                 exchange.note_error(sent.error)
@@ -158,7 +158,7 @@ class ResponseLog:
         """
         try:
             # As if its context were still there, for filters that look at it.
-            run = exchange.variables.run if exchange.variables is not None else copy_context().run
+            run = _variables(exchange.variables).run
             exchange.variables = None  # they lead to the environment, and that back to the exchange
             if exchange.responded and exchange.to_come is None:
                 run(self._log_late, exchange, get_current(), error)
@@ -190,6 +190,11 @@ class ResponseLog:
         finally:
             exchange.variables = None  # it may wait in the queue for long
         return True
+
+
+def _variables(kept: Variables | None) -> Variables:
+    """Those of a request, or what they are now."""
+    return copy_context() if kept is None else kept
 
 
 def _whole(exchange: Exchange) -> int | None:

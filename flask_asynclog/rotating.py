@@ -111,7 +111,7 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
     @property
     def takes_briefs(self) -> bool:
-        """Whether a `entries.Brief` has all that a line shows of a plain record."""
+        """Whether an `entries.Brief` has all that a line shows of a plain record."""
         return isinstance(self.formatter, EntryFormatter) and self.formatter.is_brief and not self.filters
 
     def format_batch(self, records: Sequence[logging.LogRecord]) -> list[str]:

@@ -24,7 +24,7 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 #: A field of a %-format: ``%(name)s`` with flags, width, precision; or ``%%``.
 FIELD = re.compile(r"%(?:\((?P<name>[^)]+)\)(?P<rest>[#0+ -]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])|%)")
-#: Fields of a format that a `entries.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
+#: Fields of a format that an `entries.Brief` has. Not ``msg`` and ``args``: an event's are put together there.
 _BRIEF_FIELDS = frozenset({"asctime", "message", *BRIEF}) - {"msg", "args"}
 #: What every record has: not the name of its task, which came with Python 3.12 and which some people's filters delete.
 _ALWAYS_THERE = STANDARD_ATTRIBUTES - {"taskName"}
@@ -47,7 +47,7 @@ class EntryFormatter(logging.Formatter):
     shows_threads = True
     #: Whether they tell more of a request than its text does.
     shows_fields = True
-    #: Whether they tell no more of a record without a traceback than a `entries.Brief` has.
+    #: Whether they tell no more of a record without a traceback than an `entries.Brief` has.
     is_brief = False
 
     def format_entry(self, entry: Entry) -> str:

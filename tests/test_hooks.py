@@ -607,6 +607,16 @@ def test_another_teardown_that_raises(init: Init, registered: str, testing: bool
     assert leaked is None
 
 
+def call_by_a_generator(app: Flask) -> None:
+    """As some middlewares do: the app runs when the server asks for the body."""
+    inner = app.wsgi_app
+
+    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+        yield from inner(environ, start_response)
+
+    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+
+
 #: How the message ends of an exception that comes when the response is logged.
 LATE = ", raised after its response was handed over"
 
@@ -614,12 +624,7 @@ LATE = ", raised after its response was handed over"
 def test_a_teardown_that_raises_in_an_app_called_by_a_generator(init: Init) -> None:
     """The same where the app runs when the server asks for the body; an exception of the view is logged once."""
     app = Flask("generator_teardown")
-    inner = app.wsgi_app
-
-    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
-        yield from inner(environ, start_response)
-
-    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+    call_by_a_generator(app)
     app.add_url_rule("/", "view", lambda: "x")
     app.add_url_rule("/broken", "broken", raise_view_error)
 
@@ -1276,12 +1281,7 @@ def test_a_websocket_in_front_of_the_app(init: Init, ends: str) -> None:
 def test_an_upgrade_that_is_not_made(init: Init, upgrade: str) -> None:
     """A client may ask for one: an app called by a generator, later, answers it as any request."""
     app = Flask("generator")
-    inner = app.wsgi_app
-
-    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
-        yield from inner(environ, start_response)
-
-    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+    call_by_a_generator(app)
     asynclog = init(app)
     serve(app, "/missing", HTTP_UPGRADE=upgrade)
     assert messages(asynclog) == ["Request GET http://localhost/missing", "Response 404 NOT"]
@@ -1290,12 +1290,7 @@ def test_an_upgrade_that_is_not_made(init: Init, upgrade: str) -> None:
 def test_an_app_called_by_a_generator(init: Init) -> None:
     """Some middlewares are generators: the app is called when the server asks for the body. Once each, with one id."""
     app = Flask("generator")
-    inner = app.wsgi_app
-
-    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
-        yield from inner(environ, start_response)
-
-    app.wsgi_app = late  # type: ignore[method-assign,assignment]
+    call_by_a_generator(app)
 
     @app.get("/")
     def view() -> str:
