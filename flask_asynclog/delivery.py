@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
+from flask_asynclog.acks import Acks
 from flask_asynclog.entries import Entry, restore
 from flask_asynclog.recordfields import complete, redact, with_text
 from flask_asynclog.records import render
@@ -124,14 +125,7 @@ class Delivery:
         self._broken_said: set[BatchHandler] = set()
         #: Takes secrets out of what comes; ``None``: nothing does.
         self.redactor: Redactor | None = None
-        #: Indexes of the records of this batch that were given up for lack of time.
-        self._unsent: set[int] = set()
-        #: The handlers that have not taken a record of this batch, by `id`, by its index.
-        self._owed: dict[int, set[int]] = {}
-        #: What was returned to be delivered later, by `id`, with the handlers that have not taken it.
-        self._kept: dict[int, tuple[Entry, set[int]]] = {}
-        #: Of records of this batch that were returned once, by index, the handlers that get them: others have them.
-        self._again: dict[int, set[int]] = {}
+        self._acks = Acks()
         self._keep = False
         self._give_up_at = math.inf
         self._passes_on: tuple[type[BaseException], ...] = ()
@@ -163,43 +157,27 @@ class Delivery:
         :param own_thread: whether the thread is ours, to be kept alive. In that of a caller what is no `Exception`,
             as a signal handler raises it, goes on to the caller; the records count as failed.
         """
-        self._unsent, self._owed = set(), {}
-        self._again = self._come_again(batch) if self._kept else {}
+        self._acks.begin(batch)
         self._keep = keep
         self._passes_on = () if own_thread else (KeyboardInterrupt, SystemExit, GeneratorExit)
         try:
             self._deliver(batch)
-            failed = len(self._owed)
         except BaseException as error:
-            failed = len(batch)
-            self._unsent = set()
+            self._tally.settle(0, len(batch))
             if isinstance(error, self._passes_on):
-                self._tally.settle(0, failed)
                 raise
-            self._once.say(f"batch {type(error)}", f"a batch of {failed} records was lost: {show_error(error)}")
-        kept = [batch[index] for index in sorted(self._unsent)] if keep else []
-        if kept:
-            self._kept = {id(batch[index]): (batch[index], self._owed[index]) for index in self._unsent}
+            self._once.say(f"batch {type(error)}", f"a batch of {len(batch)} records was lost: {show_error(error)}")
+            return []
+        failed = self._acks.failed
+        kept = self._acks.keep(batch) if keep else []
         self._tally.settle(len(batch) - failed, failed - len(kept))
         return kept
-
-    def _come_again(self, batch: list[Entry]) -> dict[int, set[int]]:
-        """The indexes of entries that were returned, and the handlers that have not taken them."""
-        again: dict[int, set[int]] = {}
-        for index, entry in enumerate(batch):
-            known = self._kept.get(id(entry))
-            if known is not None and known[0] is entry:
-                again[index] = known[1]
-        if again:  # otherwise the batch is a report of ours
-            self._kept = {}
-        return again
 
     def _passes_over(self, handler: logging.Handler, record: logging.LogRecord, index: int) -> bool:
         """Whether a record is not for this handler: below its level, or it has taken it before."""
         if self._respect_handler_level and record.levelno < handler.level:
             return True
-        owed = self._again.get(index)
-        return owed is not None and id(handler) not in owed
+        return self._acks.has_taken(handler, index)
 
     def _deliver(self, batch: list[Entry]) -> None:
         staged: dict[BatchHandler, _Lines] = {}
@@ -247,7 +225,7 @@ class Delivery:
                 self._count_failure(handler, error, part.first + index)
 
     def _add_lines(self, handler: Any, part: _Slice, lines: _Lines) -> None:
-        if not handler.filters and not self._respect_handler_level and not self._again:
+        if not handler.filters and not self._respect_handler_level and not self._acks.some_come_again:
             try:
                 if hasattr(handler, "format_entries"):
                     lines.texts += handler.format_entries(part.entries)
@@ -293,13 +271,11 @@ class Delivery:
         try:
             for handler, lines in staged.items():
                 self._write_to(handler, lines)
-                for index in lines.indexes:
-                    self._fail(handler, index)
         finally:
             self._writing(False)
 
     def _write_to(self, handler: BatchHandler, lines: _Lines) -> None:
-        """Write all lines, for as long as it takes and may take; those given up are left in ``lines``."""
+        """Write all lines, for as long as it takes and may take."""
         delay = RETRY_FIRST
         while lines.texts:
             began = time.monotonic()
@@ -316,7 +292,7 @@ class Delivery:
                     say(f"{_name(handler)} does not take records: {show_error(error)}; trying again until it does")
                 left = self._give_up_at - now
                 if left <= 0:
-                    self._unsent.update(lines.indexes)
+                    self._acks.give_up(handler, lines.indexes)
                     return
                 self._tally.retries += 1
                 self._wait(min(delay, left))
@@ -324,6 +300,7 @@ class Delivery:
             except BaseException as error:
                 if isinstance(error, self._passes_on):
                     raise
+                self._acks.fail(handler, lines.indexes)
                 self._say_failure(handler, error)
                 return
             else:
@@ -335,11 +312,8 @@ class Delivery:
     def _count_failure(self, handler: object, error: BaseException, index: int) -> None:
         if isinstance(error, self._passes_on):
             raise error
-        self._fail(handler, index)
+        self._acks.fail(handler, [index])
         self._say_failure(handler, error)
-
-    def _fail(self, handler: object, index: int) -> None:
-        self._owed.setdefault(index, set()).add(id(handler))
 
     def _say_failure(self, handler: object, error: BaseException) -> None:
         self._once.say(
