@@ -203,6 +203,8 @@ class BatchRotatingFileHandler(ConcurrentRotatingFileHandler):
 
         :raises OSError: they cannot.
         """
+        if os.path.lexists(self.baseFilename):
+            self.make()  # what is no log, a device for one, is refused before it gets a lock beside it
         with self._busy:
             try:
                 for file in (self._open_lock(), self._open_stream()):

@@ -448,7 +448,7 @@ def directory_for_lock() -> None:
     ],
 )
 def test_files_that_cannot_be_used(prepare: Callable[[], None], about: str, reason: str) -> None:
-    """Refused at start-up, at once, with the option, the path, the reason and what to do; nothing is written."""
+    """Refused at start-up, with the option, the path, the reason and what to do; nothing is written, or made."""
     prepare()
     with pytest.raises(ConfigError) as caught:
         AsyncLog(Flask("refused"))
@@ -460,6 +460,7 @@ def test_files_that_cannot_be_used(prepare: Callable[[], None], about: str, reas
     if Path("victim").exists():
         assert Path("victim").read_text() == "untouched\n"
     assert not Path("missing").exists()
+    assert Path(".__app.lock").exists() == (about == ".__app.lock")
 
 
 @pytest.mark.parametrize(
