@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from flask_asynclog.queuehandler import AsyncQueueHandler
 
+#: Loggers that the log names when a configuration has disabled them.
+SHOWN = 5
+
 
 @dataclass(slots=True)
 class _Level:
@@ -45,7 +48,8 @@ class Attachment:
     """One handler on a set of loggers: at most once on the way of any record.
 
     Loggers that nobody named are not touched, but for that of the request records, which has to lead to the handler
-    and let its level through, and ``app.logger``, which a later configuration must not leave disabled.
+    and let its level through. A later configuration must leave neither ``app.logger`` disabled nor any whose records
+    came to the handler.
 
     :param on_reconfigured: called when `logging` is configured again, under its lock and before it is done.
     """
@@ -57,6 +61,8 @@ class Attachment:
         self._named: list[logging.Logger] = []
         self._request_loggers: list[logging.Logger] = []
         self._watched: list[logging.Logger] = []
+        #: The loggers that were enabled when a configuration began whose changes are not undone yet.
+        self._enabled: set[logging.Logger] = set()
 
     def attach(self, names: Iterable[str], request_logger: logging.Logger | None, app_logger: logging.Logger) -> None:
         """Add the handler to the loggers ``names``, and to ``request_logger`` unless one of them is above it.
@@ -84,19 +90,25 @@ class Attachment:
                     del _levels[logger]
                     if logger.level == level.ours:
                         logger.setLevel(level.before)
-        self._named, self._request_loggers, self._watched = [], [], []
+        self._named, self._request_loggers, self._watched, self._enabled = [], [], [], set()
 
     def repair(self) -> list[str]:
         """Undo what a later configuration did to the loggers above; returns what was mended, for people."""
         if self._watch is None:  # detached meanwhile
             return []
-        self._watch_on()
-        mended: list[str] = []
-        for logger in self._watched:
-            if logger.disabled:
-                logger.disabled = False
-                mended.append(f"logger {logger.name!r} was disabled")
-        return mended + [f"the handler was gone from logger {logger.name!r}" for logger in self._apply()]
+        self._watch_on()  # waits until the configuration is complete
+        enabled = self._enabled
+        gone = self._apply()
+        others = sorted(enabled.difference(self._watched), key=lambda logger: logger.name)
+        disabled = [logger for logger in [*self._watched, *filter(self.covers, others)] if logger.disabled]
+        for logger in disabled:
+            logger.disabled = False
+        if self._enabled is enabled:  # otherwise the next configuration has begun
+            self._enabled = set()
+        mended = [f"logger {logger.name!r} was disabled" for logger in disabled[:SHOWN]]
+        if len(disabled) > SHOWN:
+            mended.append(f"so were {len(disabled) - SHOWN:,} more")
+        return mended + [f"the handler was gone from logger {logger.name!r}" for logger in gone]
 
     def covers(self, logger: logging.Logger) -> bool:
         """Whether records of ``logger`` come to the handler."""
@@ -130,9 +142,16 @@ class Attachment:
             logger.setLevel(wanted)
         level.needed_by.add(self)
 
+    def _notice(self) -> None:
+        # Handlers are closed first, loggers disabled last, all under logging's lock.
+        known = list(logging.getLogger().manager.loggerDict.values())
+        now = {logger for logger in known if isinstance(logger, logging.Logger) and not logger.disabled}
+        self._enabled = self._enabled | now  # a new set, see `repair`
+        self._on_reconfigured()
+
     def _watch_on(self) -> None:
-        old, self._watch = self._watch, ReconfigurationWatch(self._on_reconfigured)
-        self.handler.on_close = self._on_reconfigured  # basicConfig(force=True) closes root's handlers only
+        old, self._watch = self._watch, ReconfigurationWatch(self._notice)
+        self.handler.on_close = self._notice  # basicConfig(force=True) closes root's handlers only
         if old is not None:
             logging.Handler.close(old)
 

@@ -304,10 +304,13 @@ class Delivery:
                 self._say_failure(handler, error)
                 return
             else:
+                now = time.monotonic()
+                if now >= self._give_up_at:  # a report of what is lost found room where that had not
+                    continue
                 broken_since = self._broken_since.pop(handler, None)
                 if broken_since is not None and handler in self._broken_said:
                     self._broken_said.discard(handler)
-                    say(f"{_name(handler)} takes records again, after {time.monotonic() - broken_since:.1f} s")
+                    say(f"{_name(handler)} takes records again, after {now - broken_since:.1f} s")
 
     def _count_failure(self, handler: object, error: BaseException, index: int) -> None:
         if isinstance(error, self._passes_on):

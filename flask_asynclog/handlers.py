@@ -40,7 +40,7 @@ class AsyncRotatingFileHandler(logging.Handler):
     def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
         for name in options:
             if name in option_table() and name not in HANDLER_OPTIONS:
-                raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler")
+                raise ConfigError(f"{name}={options[name]!r}: an option of apps, not of a handler: give it to AsyncLog")
         settings = Settings.load({}, {"filename": filename, **options})
         self._decided: frozenset[str] = HANDLER_OPTIONS.intersection(options) - {"level"}
         self._pipeline = open_pipeline(settings, console=False, decided=self._decided)

@@ -1,4 +1,4 @@
-"""One thread per process that drains a queue: started by the first record, ended by forks, `stop` and the exit.
+"""The thread of a process that drains a queue: started by the first record, ended by forks, `stop` and the exit.
 
 Where there must not be a thread, whoever logs drains.
 """

@@ -36,7 +36,9 @@ def integer(lowest: int, highest: int) -> Callable[[object], int]:
     """An integer from ``lowest`` to ``highest``."""
 
     def checked(value: object) -> int:
-        if type(value) is not int or not lowest <= value <= highest:
+        if type(value) is not int:
+            raise ValueError("no whole number")
+        if not lowest <= value <= highest:
             raise ValueError
         return value
 
@@ -47,7 +49,9 @@ def seconds(lowest: float, highest: float) -> Callable[[object], float]:
     """Seconds from ``lowest`` to ``highest``."""
 
     def checked(value: object) -> float:
-        if type(value) not in (int, float) or not lowest <= cast(float, value) <= highest:
+        if type(value) not in (int, float):
+            raise ValueError("no number")
+        if not lowest <= cast(float, value) <= highest:
             raise ValueError
         return float(cast(float, value))
 
@@ -163,6 +167,8 @@ def path(value: object) -> str:
 def file_mode(value: object) -> int:
     """Permissions, as a number or in octal digits."""
     mode = int(value, 8) if isinstance(value, str) else value
+    if type(mode) is int and mode > 0o777 and re.fullmatch("[67][0-7]{2}", str(mode)):
+        raise ValueError(f"it is not octal: write 0o{mode}, or 0{mode} in the environment")
     if type(mode) is not int or not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
         raise ValueError
     return mode

@@ -414,16 +414,41 @@ app.logger.warning("after")
     assert without_remark(reconfigured(tmp_path, code, **options)) == ["before", "after"]
 
 
-def test_loggers_that_nobody_named_stay_as_configured(tmp_path: Path) -> None:
-    """What ``disable_existing_loggers`` did to others is not ours to undo."""
+@pytest.mark.parametrize("how", ["dictConfig with root", "fileConfig"])
+def test_loggers_of_modules_are_survived(tmp_path: Path, how: str) -> None:
+    """All that came to the file before does so again: what ``disable_existing_loggers`` did by default is undone."""
     code = f"""
-{RECONFIGURE["dictConfig with root"]}
+silent, apart = logging.getLogger("silent"), logging.getLogger("apart")
+silent.disabled, apart.propagate = True, False
+for n in range(2):
+    {RECONFIGURE[how]}
+    join_repairs()
+    other.warning("other %d", n)
+    silent.warning("disabled on purpose")
+    assert (silent.disabled, apart.disabled) == (True, True)
+other.disabled = True
+{RECONFIGURE[how]}
 join_repairs()
-other.warning("disabled")
-app.logger.warning("after")
 assert other.disabled
 """
-    assert without_remark(reconfigured(tmp_path, code)) == ["before", "after"]
+    assert without_remark(reconfigured(tmp_path, code)) == ["before", "other 0", "other 1"]
+
+
+def test_two_configurations_at_once_are_survived(tmp_path: Path) -> None:
+    """Loggers that the first has disabled, and nobody has enabled again when the second begins."""
+    code = f"""
+many = [logging.getLogger(f"many.{{n}}") for n in range(20)]
+logging._acquireLock() if hasattr(logging, "_acquireLock") else logging._lock.acquire()
+{RECONFIGURE["dictConfig with root"]}
+{RECONFIGURE["fileConfig"]}
+logging._releaseLock() if hasattr(logging, "_releaseLock") else logging._lock.release()
+join_repairs()
+for logger in many:
+    logger.warning(logger.name)
+"""
+    messages = reconfigured(tmp_path, code)
+    assert without_remark(messages) == ["before", *(f"many.{n}" for n in range(20))]
+    assert any("so were " in message for message in messages)
 
 
 def test_a_configuration_that_takes_nothing_away_is_not_mentioned(tmp_path: Path) -> None:

@@ -173,6 +173,31 @@ def test_records_given_up_on_a_full_disk_are_counted(
     assert_conserved(asynclog.stats())
 
 
+def test_a_short_line_on_a_full_disk_is_no_recovery(
+    make_app: AppMaker, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report of the drops may find room where the records have not: what is lost then is not said to be over."""
+    path = small_disk / "app.log"
+    app, asynclog = make_app(filename=path, format="%(message)s" + "." * 200, queue_size=200)
+    write(app, 0, 10)
+    assert asynclog.flush()
+    filler = fill(small_disk)
+    write(app, 10, 1000)
+    broken(asynclog)
+    os.truncate(filler, filler.stat().st_size - 4096)
+    assert asynclog.stop(0.5) is False
+    assert "\ndropped " in path.read_text()
+    breaking, given_up = said(capsys)
+    assert "does not take records" in breaking
+    assert given_up.startswith(f"{asynclog.stats().failed} records were not written within 0.5 s")
+    filler.unlink()
+    write(app, 2000, 10)
+    assert asynclog.flush(HANG)
+    (healing,) = said(capsys)
+    assert "takes records again" in healing
+    assert_conserved(asynclog.stats())
+
+
 def test_a_limit_of_the_file_size_tears_nothing_and_loses_nothing() -> None:
     """The same by RLIMIT_FSIZE, which needs no rights: writes are cut short at the limit, then refused."""
     code = (

@@ -24,7 +24,7 @@ PLACES: dict[str, tuple[Field, ...]] = {
     ".. the fields of an exception stand here": (*fields.EXCEPTION, fields.STACKTRACE, fields.STACK),
 }
 #: Those that %-formats know by their names, too.
-_NAMED = frozenset(field.name for field in (*fields.CONTEXT, *fields.REQUEST, *fields.RESPONSE))
+_NAMED = (*fields.CONTEXT, *fields.REQUEST, *fields.RESPONSE)
 
 
 def table(rows: Iterable[Field]) -> list[str]:
@@ -43,7 +43,7 @@ def _in_ecs(field: Field) -> str:
 
 def _in_formats(field: Field) -> str:
     if not field.short:
-        return f"``{field.name}``" if field.name in _NAMED else ""
+        return f"``{field.name}``" if any(field is named for named in _NAMED) else ""
     return f"``{field.short}``"
 
 
