@@ -192,7 +192,7 @@ class Settings:
 
         :raises ConfigError: for an unknown key, a wrong type or a value out of range.
         """
-        given = {key.removeprefix(PREFIX).lower(): config[key] for key in config if key.startswith(PREFIX)}
+        given = {key.removeprefix(PREFIX).lower(): config[key] for key in config if str(key).startswith(PREFIX)}
         for name in options:
             plain = name.removeprefix(PREFIX).lower()
             if name != plain:

@@ -66,8 +66,17 @@ class Context:
         return None
 
     def redacted(self, redactor: Redactor) -> Context:
-        """The same, with what was bound as it may be shown."""
-        return self
+        """The same, with its id and what was bound as they may be shown."""
+        shown = self._shown_id(redactor)
+        if shown is self.request_id:
+            return self
+        context = DerivedContext(self, self.bound)
+        context.request_id = shown
+        return context
+
+    def _shown_id(self, redactor: Redactor) -> str | None:
+        # A client may have made it up.
+        return self.request_id and redactor.text(self.request_id) if redactor.patterns else self.request_id
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # In another process, which may not even have this library, it means nothing.
@@ -104,6 +113,7 @@ class DerivedContext(Context):
         if known is None or known[0] is not redactor:
             bound = {name: redactor.value(name, value) for name, value in self.bound.items()}
             shown = DerivedContext(self, MappingProxyType(bound), self.own_span)
+            shown.request_id = self._shown_id(redactor)
             shown._shown = (redactor, shown)
             known = self._shown = (redactor, shown)
         return known[1]

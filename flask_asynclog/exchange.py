@@ -159,7 +159,7 @@ class Exchange(RequestParts):
 
     def text(self) -> str:
         """What the message says of it."""
-        identity = f" id={self.request_id}" if self.request_id else ""
+        identity = f" id={self.without_matches(self.request_id)}" if self.request_id else ""
         return f"{self.method} {self.url}{identity}"
 
     def __repr__(self) -> str:  # what others show of a record's arguments

@@ -172,6 +172,10 @@ def find(name: str, context: Context | None, event: Any) -> object:
         value = _of_request[name].read(context.origin)
     elif name in _of_response and hasattr(event, "code"):
         value = _of_response[name].read(event)
+    elif name.startswith("http.request.header.") and getattr(context.origin, "begun", False):
+        value = cast(Any, context.origin).fields().get(name.lower())
+    elif name.startswith("http.response.header.") and hasattr(event, "code"):
+        value = event.fields().get(name.lower())
     if type(value) is list:  # headers are, of one value here
         return cast("list[object]", value)[0]
     # A field that this record has not is no name that is taken.

@@ -6,25 +6,17 @@ Made on the thread that hands it over or has sent it; rendered where the record 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
-from urllib.parse import quote
 
 from flask_asynclog import fields
 from flask_asynclog.context import Context
 from flask_asynclog.exchange import Exchange
 from flask_asynclog.exchangerecord import ExchangeRecord
 from flask_asynclog.headers import number_of
+from flask_asynclog.urls import without_blanks
 from flask_asynclog.values import IMMUTABLE
-
-#: What could be taken for the end of a path. Control characters are escaped later, with all others.
-_BLANK = re.compile("[ \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-
-
-def _quoted(blank: re.Match[str]) -> str:
-    return quote(blank[0])
 
 
 def _text(status: object) -> str:
@@ -169,7 +161,7 @@ class Outcome:
         error = "" if exchange.error is None else f" {exchange.error}"
         path = exchange.shown_path
         if " " in path or not path.isascii():
-            path = _BLANK.sub(_quoted, path)
+            path = without_blanks(path)
         text = f"{status} {exchange.method} {path} {milliseconds}{shown_size}{aborted}{identity}{error}"
         return exchange.source.redactor.text(text)
 

@@ -87,7 +87,10 @@ def choice(*choices: str) -> Callable[[object], str]:
 def names(value: object, ellipsis: object = ...) -> tuple[str, ...]:
     """Names in a list, or in one text with commas; ``ellipsis`` is what stands for an ``...`` in a list."""
     if isinstance(value, str):  # an environment variable: "a,b"
-        return tuple(name.strip() for name in value.split(","))
+        found = tuple(name.strip() for name in value.split(","))
+        if len(found) > 1 and "" in found:
+            raise ValueError("'' is no name: a comma too many")
+        return found
     if isinstance(value, Iterable) and not isinstance(value, Mapping):
         given = tuple(ellipsis if name is ... else name for name in cast("Iterable[object]", value))
         if all(isinstance(name, str) for name in given):

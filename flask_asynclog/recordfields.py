@@ -133,7 +133,7 @@ def _redacted(entry: dict[str, Any] | logging.LogRecord, redactor: Redactor) -> 
             if fields.get(name):  # a filter may have taken it away
                 fields[name] = redactor.text(fields[name])
     context = context_of(fields)
-    if context is not None and context.bound:
+    if context is not None and (context.bound or redactor.patterns):
         fields[CONTEXT] = context.redacted(redactor)
     summary = fields.get(EXCEPTION)
     if summary is not None and redactor.patterns:

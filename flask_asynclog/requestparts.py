@@ -12,7 +12,7 @@ from flask_asynclog.context import Context, Span
 from flask_asynclog.headers import decoded, number_of, visible
 from flask_asynclog.source import LENGTH, PROTOCOL, REFERER, TRACEPARENT, USER, USER_AGENT, Source
 from flask_asynclog.tracing import parse_traceparent
-from flask_asynclog.urls import Target, base_url, quoted_path, simple_path, simple_query
+from flask_asynclog.urls import Target, base_url, quoted_path, simple_path, simple_query, without_blanks
 
 if TYPE_CHECKING:
     from werkzeug.routing import Rule
@@ -53,7 +53,7 @@ class RequestParts(Context):
                 if simple_query(query):
                     return f"{base}{path}?{redactor.query(query.decode())}"
         target = Target._make(self.target)
-        return self._without_secrets(f"{target.base}{target.relative}")
+        return without_blanks(self._without_secrets(f"{target.base}{target.relative}"))
 
     @property
     def request_target(self) -> str:

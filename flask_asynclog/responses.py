@@ -59,13 +59,15 @@ class ResponseLog:
         exchange = outcome.exchange
         if exchange.held is not None:
             self.settle(exchange, wanted=outcome.notable)
-        if exchange.silent or not self._wanted:
+        if exchange.silent:
             return
         if not exchange.sampled:
             if not outcome.notable:
                 return
             if self._requests:  # now that it is known
                 self._log(exchange)
+        if not self._wanted:
+            return
         if isinstance(outcome, SentOutcome):
             outcome.headers = [pair for pair in headers if pair[0].lower() in self._headers]
         self._log(outcome, error)

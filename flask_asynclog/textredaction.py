@@ -23,14 +23,25 @@ IsSecret: TypeAlias = Callable[[str], bool]
 _PAIR = re.compile(r"[^&]++")
 #: A name and its ``=``, at the start or in a URL inside of a value, itself quoted up to four times.
 _NAME = re.compile(
-    r"(?:\A|[;?]|%(?:25){0,3}(?:3F|26|3B))"
-    r"((?:[^=;?%]|%(?!(?:25){0,3}(?:3D|3F|26|3B)))*+)(?:=|%(?:25){0,3}3D)",
+    r"(?:\A|[;?#]|%(?:25){0,3}(?:3F|26|3B|23))"
+    r"((?:[^=;?#%]|%(?!(?:25){0,3}(?:3D|3F|26|3B|23)))*+)(?:=|%(?:25){0,3}3D)",
     re.IGNORECASE,
 )
+#: What begins parameters in a path that was quoted.
+_QUOTED_QUERY = re.compile("%(?:25){0,3}(?:3F|3B|23)", re.IGNORECASE)
 _NEXT_PAIR = re.compile(r";(?=[^;=]*+=)")
 _AUTHORITY = re.compile(r"//([^\s/?#]++)")
 #: A password that should have been quoted but has ``/``, ``?`` or ``#``, which SQLAlchemy takes; not a port.
 _UNQUOTED = re.compile(r"(//[^\s/?#@:\[]*+:)(?!\d*+(?:[/?#\s]|\Z))[^\s@]{1,256}+@")
+
+#: Those of URLs that are quoted, once and up to four times: by what stands for the ``@``. Some leave ``/`` and ``:``.
+_QUOTED_AUTHORITIES = {
+    f"%{more}40": re.compile(
+        rf"((?:/|%{more}2F){{2}})((?:[^\s/?#&%]|%(?!{more}(?:2F|3F|23|26)))++)", re.IGNORECASE
+    )
+    for more in ("", "25", "2525", "252525")
+}  # fmt: skip
+_QUOTED_COLON = re.compile("(:|%(?:25){0,3}3A)", re.IGNORECASE)
 
 _FORM = re.compile(r"""\s*+[^\s=&;?#/:"'(){}<>,]*+[=&]""")
 _URL = re.compile(r"\s*+(?:[A-Za-z][A-Za-z0-9+.-]*+://|[/?#])")
@@ -44,6 +55,8 @@ _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.?)*+)"?(\s*+:\s*+)?', re.DOTALL)
 _CUT_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,3}+)?+\Z")
 _JSON_SCALAR = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[^\s,"{}\[\]]++', re.DOTALL)
 _JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|([{\[])|[}\]]', re.DOTALL)
+#: A string that is all of a text.
+_ONE_JSON_STRING = re.compile(r'(\s*+")((?:[^"\\]|\\.?)*+)("\s*+)?', re.DOTALL)
 
 
 def redact_string(text: str, is_secret: IsSecret) -> str:
@@ -52,13 +65,16 @@ def redact_string(text: str, is_secret: IsSecret) -> str:
         return text
     if _is_json(text):
         return _redact_json(text, is_secret)
+    if '\\"' in text and (quoted := _ONE_JSON_STRING.fullmatch(text)):
+        return f"{quoted[1]}{_redact_json_string(quoted[2], is_secret)}{quoted[3] or ''}"
     if _FORM.match(text):
         return redact_query(text, is_secret)
     if _URL.match(text):
         return redact_url(text, is_secret)
     if "=" in text and ("?" in text or "#" in text):
         text = _URL_IN_TEXT.sub(lambda match: redact_url(match[0], is_secret), text)
-    return _without_passwords(text)
+    # A form whose first name has what prose has, ``name:exact=…``.
+    return redact_query(text, is_secret) if "&" in text else _without_passwords(text)
 
 
 def _is_json(text: str) -> bool:
@@ -107,20 +123,32 @@ def redact_url(url: str, is_secret: IsSecret) -> str:
     head, hash_mark, fragment = _without_passwords(url).partition("#")
     path, question_mark, query = head.partition("?")
     base, semicolon, parameters = path.partition(";")
+    if "%" in base and (quoted := _QUOTED_QUERY.search(base)):
+        base = base[: quoted.start()] + redact_query(base[quoted.start() :], is_secret)
     texts = [redact_query(text, is_secret) for text in (parameters, query, fragment)]
     return f"{base}{semicolon}{texts[0]}{question_mark}{texts[1]}{hash_mark}{texts[2]}"
 
 
 def _without_passwords(text: str) -> str:
-    if "@" not in text or "//" not in text:
-        return text
-    return _UNQUOTED.sub(rf"\1{REDACTED}@", _AUTHORITY.sub(_without_password, text))
+    if "@" in text and "//" in text:
+        text = _UNQUOTED.sub(rf"\1{REDACTED}@", _AUTHORITY.sub(_without_password, text))
+    if "%" in text:
+        for at_sign, authority in _QUOTED_AUTHORITIES.items():
+            if at_sign in text:
+                text = authority.sub(partial(_without_quoted_password, at_sign), text)
+    return text
 
 
 def _without_password(match: re.Match[str]) -> str:
     user_info, _, host = match[1].rpartition("@")
     user, colon, _ = user_info.partition(":")
     return f"//{user}:{REDACTED}@{host}" if colon else match[0]
+
+
+def _without_quoted_password(at_sign: str, match: re.Match[str]) -> str:
+    user_info, found, host = match[2].rpartition(at_sign)
+    user, *colon = _QUOTED_COLON.split(user_info, 1)
+    return f"{match[1]}{user}{colon[0]}{REDACTED}{found}{host}" if colon else match[0]
 
 
 def _redact_json(text: str, is_secret: IsSecret) -> str:

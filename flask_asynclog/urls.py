@@ -17,12 +17,19 @@ _plain = re.compile(r"[\w/.~!$&'()*+,:;=@-]*", re.ASCII).fullmatch
 #: Paths of these alone are shown as they are, and hide no secret.
 simple_path = re.compile(r"[\w/.~!$&'()*+,:;-]*", re.ASCII).fullmatch
 simple_query = re.compile(rb"[\w.=&,-]*").fullmatch
+#: What could be taken for the end of a path. Control characters are escaped later, with all others.
+_blank = re.compile("[ \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _plain_query = re.compile(rb"[\w/.~!$&'()*+,:;=@?-]*").fullmatch
 
 
 def quoted_path(path: str) -> str:
     """A path as it stands in a request: all but what RFC 3986 §3.3 has there, and brackets, is quoted."""
     return path if _plain(path) else quote(path, safe="/!$&'()*+,:;=@[]", errors="replace")
+
+
+def without_blanks(text: str) -> str:
+    """A path or a URL with blanks of any kind quoted."""
+    return _blank.sub(lambda blank: quote(blank[0]), text)
 
 
 class Target(NamedTuple):

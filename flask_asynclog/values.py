@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
+from werkzeug.datastructures import Headers
 from werkzeug.local import LocalProxy
 
 #: Exact types whose values cannot change behind the record's back.
@@ -83,6 +84,10 @@ def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> ob
             return value
         if depth >= DEEPEST:
             return "…"
+        if isinstance(value, Headers):
+            value = _joined(value)
+        elif isinstance(value, tuple) and hasattr(cast(object, value), "_fields"):  # names tell what is secret
+            value = cast(Any, value)._asdict()
         if isinstance(value, Mapping):
             copied: dict[object, object] = {}
             for key, item in cast("Mapping[object, object]", value).items():
@@ -105,3 +110,11 @@ def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> ob
         kind = type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
         return f"<{kind}: {show_error(error).splitlines()[0]}>"
     return show(value)
+
+
+def _joined(headers: Headers) -> dict[str, str]:
+    """By their names; several of one name as one, as of RFC 9110 §5.3."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined

@@ -330,6 +330,26 @@ def test_the_kill_switch_from_the_environment(monkeypatch: pytest.MonkeyPatch, v
     assert os.listdir() == []
 
 
+def test_an_empty_name_among_others() -> None:
+    """Which a comma too many makes, and which would be root; alone it is root."""
+    with pytest.raises(ConfigError, match=r"'shop,' .*'' is no name: a comma too many"):
+        Settings.load({"ASYNCLOG_LOGGERS": "shop,"}, {})
+    assert Settings.load({"ASYNCLOG_LOGGERS": ""}, {}).loggers == ("",)
+    assert Settings.load({"ASYNCLOG_LOGGERS": ["shop", ""]}, {}).loggers == ("shop", "")
+
+
+def test_keys_of_others_may_be_anything() -> None:
+    """``app.config`` is a dictionary."""
+    assert Settings.load({1: 2, ("ASYNCLOG_LEVEL",): 3}, {}) == Settings()  # type: ignore[dict-item]
+
+
+def test_a_mode_in_decimal_digits() -> None:
+    """As the environment gives it without its 0: 0o1200 is not what was meant."""
+    with pytest.raises(ConfigError, match=r"640 \(int\) .*not octal: write 0o640, or 0640 in the environment"):
+        Settings.from_environment({"ASYNCLOG_FILE_MODE": "640"})
+    assert Settings.from_environment({"ASYNCLOG_FILE_MODE": "0640"})[0].file_mode == 0o640
+
+
 def test_the_configuration_is_read_once() -> None:
     """Settings are frozen; later changes of ``app.config`` have no effect."""
     config = {"ASYNCLOG_LOGGERS": ["a"]}

@@ -199,6 +199,15 @@ def test_a_sample_of_none_keeps_failures_and_slow_requests(make: MakeApp) -> Non
     assert [document["sample_rate"] for document in failed if "sample_rate" in document] == [1.0, 1.0]
 
 
+def test_a_sample_of_requests_without_their_responses(make: MakeApp) -> None:
+    """The request that fails is logged, though its response is not wanted."""
+    app, asynclog = make(format="json", sample_rate=0, request_events=["request"])
+    views(app)
+    for path in ("/200", "/503", "/raise"):
+        app.test_client().get(path)
+    assert messages(asynclog) == ["Request GET", "Exception on", "Request GET"]
+
+
 def test_a_slow_request_is_in_every_sample(make: MakeApp) -> None:
     """Slow is what the threshold says."""
     app, asynclog = make(format="json", sample_rate=0, slow_threshold=0)

@@ -110,6 +110,24 @@ def test_a_record_in_a_request(make_app: MakeApp) -> None:
     assert_conserved(asynclog.stats())
 
 
+def test_headers(make_app: MakeApp) -> None:
+    """Those that the options name, by their names in whatever case; of the response in its own record."""
+    app, asynclog = make_app(
+        format="%(http.request.header.X-Tenant)s %(http.response.header.x-out)s %(http.request.header.x-other)s",
+        request_headers=["X-Tenant"], response_headers=["X-Out"],
+    )  # fmt: skip
+
+    @app.get("/")
+    def view() -> tuple[str, dict[str, str]]:
+        app.logger.warning("x")
+        return "x", {"X-Out": "7"}
+
+    app.test_client().get("/", headers={"X-Tenant": "acme", "X-Other": "1"})
+    app.logger.warning("outside")
+    assert asynclog.flush(HANG)
+    assert log_lines(Path("app.log")) == ["acme - -", "acme - -", "acme 7 -", "- - -"]
+
+
 def test_bound_and_extra_values(make_app: MakeApp) -> None:
     """``extra`` wins over a field of the request, that over a bound value; bound lists stay whole."""
     app, asynclog = make_app(format="%(path)s %(order)s %(user)s %(items)s %(status)s")

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 from flask import Flask, g, request, session
+from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.local import LocalProxy
 
 from flask_asynclog import AsyncLog, context
@@ -276,6 +277,15 @@ def test_containers_become_plain_ones() -> None:
     assert freeze(collections.OrderedDict(a=collections.ChainMap({"b": 1}))) == {"a": {"b": 1}}
     assert freeze((1, frozenset({2}), {}.keys())) == [1, [2], []]
     assert freeze({(1, 2): 3, 4: 5, None: 6}) == {"(1, 2)": 3, 4: 5, None: 6}
+
+
+def test_containers_with_names_keep_them() -> None:
+    """Headers and named tuples: names tell what is secret, and their ``repr`` would show it."""
+    credentials = collections.namedtuple("credentials", "user password")
+    assert freeze([credentials("bob", "hunter2")]) == [{"user": "bob", "password": "hunter2"}]
+    headers = EnvironHeaders({"HTTP_AUTHORIZATION": "Basic eA==", "HTTP_HOST": "h", "wsgi.version": (1, 0)})
+    assert freeze(headers) == {"Authorization": "Basic eA==", "Host": "h"}
+    assert freeze(Headers([("Via", "a"), ("X-A", "1"), ("Via", "b")])) == {"Via": "a, b", "X-A": "1"}
 
 
 def test_endless_nesting_ends() -> None:

@@ -202,6 +202,12 @@ def test_names_of_clients_are_not_kept() -> None:
         ("next=%2Fx%3Fuser%255Bpassword%255D%3Dt&a=1", "next=%2Fx%3Fuser%255Bpassword%255D%3D[REDACTED]&a=1"),
         ("next=%252Fx%253ftoken%253dt&a=1", "next=%252Fx%253ftoken%253d[REDACTED]&a=1"),
         ("u=http://bob:x@h/&a=1", "u=http://bob:[REDACTED]@h/&a=1"),
+        ("u=http%3A%2F%2Fbob%3Ahunter2%40host%2F&a=1", "u=http%3A%2F%2Fbob%3A[REDACTED]%40host%2F&a=1"),
+        ("u=http%3A//bob%3Ap%252Fw%40x%40host/y%40z:1", "u=http%3A//bob%3A[REDACTED]%40host/y%40z:1"),
+        ("n=%2Fx%3Fu%3Dhttp%253a%252f%252fbob%253ap%2540h", "n=%2Fx%3Fu%3Dhttp%253a%252f%252fbob%253a[REDACTED]%2540h"),
+        ("u=%2F%2Fhost%3A80%2Fa%40b&v=//h:80/%40", "u=%2F%2Fhost%3A80%2Fa%40b&v=//h:80/%40"),
+        ("dl=https%3A%2F%2Fa%2Fcb%23access_token%3Dt&a=1", "dl=https%3A%2F%2Fa%2Fcb%23access_token%3D[REDACTED]&a=1"),
+        ("dl=/cb#access_token=t&a=1", "dl=/cb#access_token=[REDACTED]&a=1"),
         ("a=%zz%&password=%", "a=%zz%&password=[REDACTED]"),
         ("a=\ud800&token=\udcff", "a=\ud800&token=[REDACTED]"),
     ],
@@ -230,6 +236,8 @@ def test_queries(query: str, redacted: str) -> None:
         ("http://h/?token=t#top", "http://h/?token=[REDACTED]#top"),
         ("/cb#access_token=t&state=s", "/cb#access_token=[REDACTED]&state=s"),
         ("/#/cb?access_token=t", "/#/cb?access_token=[REDACTED]"),
+        ("/a%3Ftoken=t", "/a%3Ftoken=[REDACTED]"),
+        ("/token=a%3Bjsessionid%3DS?b=1", "/token=a%3Bjsessionid%3D[REDACTED]?b=1"),
         ("/a;jsessionid=S/b?c=1", "/a;jsessionid=[REDACTED]?c=1"),
         ("?token=t", "?token=[REDACTED]"),
         ("/token/password?a=1", "/token/password?a=1"),
@@ -253,6 +261,10 @@ def test_urls(url: str, redacted: str) -> None:
         ("a=1&password=my secret&c=2", "a=1&password=[REDACTED]&c=2"),
         ("theme=dark; sessionid=s; a=b", "theme=dark; sessionid=[REDACTED]; a=b"),
         ("is password=x? no", "is password=x? no"),
+        ("name:exact=Bob&access_token=t", "name:exact=Bob&access_token=[REDACTED]"),
+        ("a/b(c)=1&first name=Bob&token=t", "a/b(c)=1&first name=Bob&token=[REDACTED]"),
+        (r'"{\"password\": \"x\", \"a\": 1}"', r'"{\"password\": \"[REDACTED]\", \"a\": 1}"'),
+        (r'"{\"password\": \"cut of', r'"{\"password\": \"[REDACTED]\"'),
         ('{"a": 1, "password": "x\\"y", "b":"c"}', '{"a": 1, "password": "[REDACTED]", "b":"c"}'),
         ('[{"token":12.5e3,"a":[true]}]', '[{"token":"[REDACTED]","a":[true]}]'),
         ('[1, {"token":"t"}]', '[1, {"token":"[REDACTED]"}]'),
@@ -408,6 +420,20 @@ def test_patterns_apply_everywhere() -> None:
     assert REDACTOR.text("password=x") == "password=x"
 
 
+def test_patterns_in_a_request_id(make_alone: MakeApp) -> None:
+    """Which a client may have made up: in both messages, and in the field."""
+    app, asynclog = make_alone(
+        format="%(request_id)s %(message)s", redact_patterns=[CARDS], trust_request_id=True, flush_interval=0.01
+    )
+    app.add_url_rule("/", "view", lambda: app.logger.warning("in it") or "x")
+    app.test_client().get("/", headers={"X-Request-ID": "4111111111111111"})
+    app.test_client().get("/", headers={"X-Request-ID": "mine"})
+    assert asynclog.flush(HANG)
+    lines = log_lines(Path("app.log"))
+    assert [line.split()[0] for line in lines] == ["[REDACTED]"] * 3 + ["mine"] * 3
+    assert "4111" not in str(lines)
+
+
 def test_patterns_in_values_that_are_no_text() -> None:
     """Where the text of a number, a path or the like has a match, that takes its place; all others stay."""
     own = Redactor(patterns=[CARDS, re.compile("alice")])
@@ -516,6 +542,7 @@ def test_a_planted_secret_in_json_within_json(name: str, around: str, levels: in
 
 #: What has much of what starts, ends or nests something.
 HARD = [
+    "%2F%2Fa%3Ab", "%40", "%2F", "%2540",
     "//a:b", "//a:1", '\\"', '{"', '"', "a.=", "a.", "%3F", "?", ";a", ";password=1", "//", "[", '{"password":', " ",
     "a1=&b=", "%25", "%41+", "#", "@", "//a:b@", "=", "&", "A", "aB", "-", "password ", '"password":"x",', "[REDACTED]",
     "[1,", "1,",
@@ -574,7 +601,9 @@ def test_no_expression_can_backtrack() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         parser: Any = re._parser  # type: ignore[attr-defined]
-    expressions = [e for m in (redaction, textredaction) for e in vars(m).values() if isinstance(e, re.Pattern)]
+    values = [value for module in (redaction, textredaction) for value in vars(module).values()]
+    expressions = [value for value in values if isinstance(value, re.Pattern)]
+    expressions += textredaction._QUOTED_AUTHORITIES.values()
     assert len(expressions) >= 10
     for expression in expressions:
         for kind, nested in unbounded(parser.parse(expression.pattern, expression.flags), parser):
