@@ -6,8 +6,9 @@ every record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -41,8 +42,10 @@ class Context:
     own_span: Span | None = None
     #: What `bind` added.
     bound: Mapping[str, object] = MappingProxyType({})
-    #: Of the last context that was derived from it, what was bound there.
+    #: Of the last context that was derived from it by the code that runs the request, what was bound there.
     bound_last: Mapping[str, object] = bound
+    #: Of `current`, set last by that code: it tells it from code in a copy of its context. ``None``: nobody knows.
+    token: Token[Context | None] | None = None
     #: Whether it is that of a copy, see `find_elsewhere`.
     copied = False
 
@@ -123,7 +126,7 @@ class DerivedContext(Context):
 current: ContextVar[Context | None] = ContextVar("flask_asynclog_context", default=None)
 #: Its methods, found once: Python 3.11 looks for them at each call.
 get_current: Callable[[], Context | None] = current.get
-set_current: Callable[[Context | None], object] = current.set
+set_current: Callable[[Context | None], Token[Context | None]] = current.set
 
 
 def _nowhere(*, enter: bool = False) -> Context | None:
@@ -149,9 +152,36 @@ def request_id() -> str | None:
 
 
 def _set(context: Context | None) -> None:
-    set_current(context)
-    if context is not None and not context.copied:
-        context.origin.bound_last = context.bound
+    if context is None or context.copied or not _runs_request(context.origin):
+        set_current(context)
+    else:
+        origin, token = context.origin, set_current(context)
+        origin.bound_last = context.bound
+        if origin.token is not None:
+            origin.token = token
+
+
+def _runs_request(origin: Context) -> bool:
+    """Whether the code that calls runs the request itself, rather than something in a copy of its context."""
+    if origin.token is None:
+        return True
+    try:
+        current.reset(origin.token)  # which tells; the variable is about to be set
+    except ValueError:  # of another copy
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def running_request(origin: Context) -> Generator[None]:
+    """Within it, the code that calls is the one that runs the request: an async view, in a task of its own."""
+    before = origin.token
+    if before is not None:
+        origin.token = set_current(get_current())
+    try:
+        yield
+    finally:
+        origin.token = before
 
 
 class Binding:

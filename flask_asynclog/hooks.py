@@ -6,8 +6,9 @@ Run on the request's thread. A hook never fails a request: its own errors are sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import nullcontext
+from functools import partial, wraps
 from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -18,7 +19,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
 from flask_asynclog.config import Settings
-from flask_asynclog.context import Context, get_current, set_current
+from flask_asynclog.context import Context, get_current, running_request, set_current
 from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
@@ -55,7 +56,7 @@ def _is_whole(response: Response) -> bool:
 
 
 class RequestHooks:
-    """The hooks of one app, around three of its methods.
+    """The hooks of one app, around four of its methods.
 
     `wsgi_app` is the first to see a request and the last to see its end: the request id is there for all that is logged
     between. ``preprocess_request`` has the request's context, and comes before every function that may end the request:
@@ -64,6 +65,8 @@ class RequestHooks:
     on its way: there it is logged, once. One that is still to be sent is logged at its end, which may be much later.
     Where nothing is handed over, because an exception leaves the app, it is logged at that. An exception that leaves
     the app later, of a ``teardown_request`` function for one, makes a 500 of it: it has a record of its own.
+
+    A view that is a coroutine runs in a task, in a copy of the context; ``async_to_sync`` tells that copy from others.
 
     Methods of the app rather than functions that it calls: for each of those Flask looks whether it is a coroutine,
     which costs a microsecond a request. Both of Flask's own only look whether there is something to do; where there is
@@ -102,6 +105,8 @@ class RequestHooks:
         app.wsgi_app = self.wsgi_app  # type: ignore[method-assign]
         self._preprocess_request = app.preprocess_request
         app.preprocess_request = self.preprocess_request  # type: ignore[method-assign]
+        self._async_to_sync = app.async_to_sync
+        app.async_to_sync = self.async_to_sync  # type: ignore[method-assign]
         self._process_response = app.process_response
         app.process_response = self.process_response  # type: ignore[method-assign]
 
@@ -114,7 +119,7 @@ class RequestHooks:
         exchange = Exchange(self._source, request_id, now)
         environ[KEY] = exchange
         outer = get_current()
-        set_current(exchange)
+        exchange.token = set_current(exchange)
         try:
             wsgi_app = self._wsgi_app  # loaded, then called: see `RecordQueue.append`
             body = wsgi_app(environ, partial(self._starts_response, exchange, environ, start_response))
@@ -132,6 +137,18 @@ class RequestHooks:
             raise
         finally:
             set_current(outer)
+            exchange.token = None  # the context it belongs to may have much in it
+
+    def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+        """What the app does, for a view or another function of Flask's that is a coroutine."""
+
+        @wraps(func)
+        async def in_request(*args: Any, **kwargs: Any) -> Any:
+            exchange = _exchange()
+            with nullcontext() if exchange is None else running_request(exchange):
+                return await func(*args, **kwargs)
+
+        return self._async_to_sync(in_request)
 
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""

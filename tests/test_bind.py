@@ -202,14 +202,15 @@ def test_in_an_async_view(tmp_path: Path) -> None:
     assert_conserved(read_stats(done.stdout))
     found = {d["message"].split()[0]: (d.get("a"), d.get("b")) for d in map(json.loads, log_lines(Path("app.log")))}
     assert found == {
-        "Request": (None, None), "view": (1, None), "task": (1, 2), "late": (1, None), "Response": (1, None),
-        "outside": (None, None),
+        "Request": (None, None), "before": (1, None), "view": (1, None), "task": (1, 2), "late": (1, None),
+        "copy": (1, None), "after": (3, None), "Response": (3, None), "outside": (None, None),
     }  # fmt: skip
 
 
 ASYNC_VIEW = """
 import asyncio
-from flask import Flask
+from concurrent.futures import ThreadPoolExecutor
+from flask import Flask, copy_current_request_context
 from flask_asynclog import AsyncLog, bind
 
 app = Flask("async_view")
@@ -220,13 +221,29 @@ async def task():
     await asyncio.sleep(0)
     app.logger.info("task")
 
+pool = ThreadPoolExecutor(1)
+
+def in_copy(text):
+    pool.submit(copy_current_request_context(lambda: app.logger.info(text))).result(60)
+
+@app.before_request
+async def before():
+    bind(a=1)
+    in_copy("before")
+
 @app.get("/")
 async def view():
-    bind(a=1)
     app.logger.info("view")
     await asyncio.create_task(task())
     app.logger.info("late")
+    in_copy("copy")
     return "x"
+
+@app.after_request
+def after(response):
+    bind(a=3)
+    in_copy("after")
+    return response
 
 assert app.test_client().get("/").data == b"x"
 app.logger.info("outside")
@@ -385,6 +402,45 @@ def test_in_a_copy_of_flasks_request_context(make_app: MakeApp) -> None:
         "idle": (None, None, None),
         "back": (1, None, request_id),
         "Response": (1, None, request_id),
+    }
+
+
+def test_what_a_copy_binds_is_not_in_another(make_app: MakeApp) -> None:
+    """A thread or a call in a copy of the variables binds for itself: Flask's copies have what the view has bound."""
+    app, asynclog = make_app(format="json")
+
+    def shard(n: int) -> None:
+        with bind(shard=n):
+            bind(inner=n)
+
+    def job(name: str) -> None:
+        app.logger.info(name)
+
+    with ThreadPoolExecutor(4) as pool:
+
+        @app.get("/")
+        def view() -> str:
+            bind(a=1)
+            for future in [pool.submit(contextvars.copy_context().run, shard, n) for n in range(8)]:
+                future.result(HANG)
+            pool.submit(copy_current_request_context(job), "first").result(HANG)
+            contextvars.copy_context().run(bind, shard=9)
+            bind(b=2)
+            pool.submit(contextvars.copy_context().run, shard, 10).result(HANG)
+            pool.submit(copy_current_request_context(job), "second").result(HANG)
+            with bind(a=3):
+                pool.submit(copy_current_request_context(job), "third").result(HANG)
+            pool.submit(copy_current_request_context(job), "fourth").result(HANG)
+            return "x"
+
+        app.test_client().get("/")
+    assert by_message(asynclog, "a", "b", "shard", "inner") == {
+        "Request": (None, None, None, None),
+        "first": (1, None, None, None),
+        "second": (1, 2, None, None),
+        "third": (3, 2, None, None),
+        "fourth": (1, 2, None, None),
+        "Response": (1, 2, None, None),
     }
 
 
