@@ -13,6 +13,9 @@ from os import getpid
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.wrappers.response import Response
+from werkzeug.wsgi import ClosingIterator
+
 from flask_asynclog.context import Context, get_current, set_current
 
 if TYPE_CHECKING:
@@ -242,6 +245,30 @@ def watch_file(
     except (AttributeError, TypeError):  # of a type in C
         watch.end_at_once()
     return True
+
+
+def has_all_parts(body: object) -> bool:
+    """Whether all parts of a body are there before it is sent, to the best of anybody's knowledge.
+
+    Of an error or a redirect Flask makes a response as of any WSGI app, which may be a stream: the first part has been
+    taken, and the others are behind it. Of a page it is Werkzeug's own iterator around a list that closes it.
+    """
+    if type(body) is not ClosingIterator:
+        return isinstance(body, (list, tuple))
+    closed = [getattr(callback, "__self__", None) for callback in vars(body).get("_callbacks", ())]
+    return any(_encodes_list(each) for each in (body, *closed))
+
+
+def _encodes_list(body: object) -> bool:
+    if type(body) is not ClosingIterator:
+        return False
+    (parts,) = getattr(vars(body).get("_next"), "args", None) or (None,)
+    if isinstance(parts, type(iter(()))):  # of a response that has no body
+        return True
+    frame: Any = getattr(parts, "gi_frame", None)
+    if frame is None or frame.f_globals.get("__name__") != Response.__module__:
+        return False
+    return isinstance(frame.f_locals.get("iterable"), (list, tuple))
 
 
 def uwsgi_client_gone() -> bool:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flask import Flask, Request, Response, current_app, got_request_exception, request, request_tearing_down
 from werkzeug.exceptions import HTTPException
-from werkzeug.wsgi import ClosingIterator
 
 from flask_asynclog import lifecycle
+from flask_asynclog.body import has_all_parts
 from flask_asynclog.config import Settings
 from flask_asynclog.context import Context, get_current, running_request, set_current
 from flask_asynclog.contextcopies import KEY
@@ -46,13 +46,7 @@ _current_request: Callable[[], Request] = request._get_current_object  # type: i
 
 def _is_whole(response: Response) -> bool:
     """Whether all of a response is there before it is sent, though it is no list of parts."""
-    body = response.response
-    return not response.direct_passthrough and (
-        isinstance(body, (list, tuple))
-        # What Werkzeug makes of a page for an error or a redirect; and of a WSGI app that a view returns, whose body
-        # may be a stream.
-        or (type(body) is ClosingIterator and response.status_code >= 300 and "Content-Length" in response.headers)
-    )
+    return not response.direct_passthrough and has_all_parts(response.response)
 
 
 class RequestHooks:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response
+from flask import Flask, Response, abort, redirect, request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import create_environ
 
@@ -162,6 +162,49 @@ def test_requests_in_the_midst_of_a_stream(make_app: MakeApp) -> None:
     assert mine == ["Request", "mine", "mine", "Response"]
     others = [d for d in found if d["logger"] == "other" and d["message"].startswith("Response ")]
     assert [summary(d)[1:3] for d in others] == [(6, False), (6, False), (0, True)]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 NOT FOUND", "503 X"])
+def test_a_relayed_body_that_raises(make_app: MakeApp, status: str) -> None:
+    """What another app sends is no page that is there already, whatever its status and its Content-Length."""
+    app, asynclog = make_app(format="json")
+
+    def upstream(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response(status, [("Content-Length", "5000")])
+        yield b"x" * 20
+        app.logger.info("in it")
+        raise OSError("gone")
+
+    app.add_url_rule("/", "view", lambda: Response.from_app(upstream, request.environ))
+    server = Server(app)
+    with pytest.raises(OSError, match="gone"):
+        server.finish()
+    inside, response = [d for d in documents(asynclog) if not d["message"].startswith("Request ")]
+    assert inside["request_id"] == response["request_id"] == server.headers["X-Request-ID"]
+    assert response["level"] == "ERROR"
+    assert response["message"].startswith(f"Response {status} GET / ")
+    assert response["http.response.body.size"] == 20
+    assert response["exception.type"] == "OSError"
+
+
+@pytest.mark.parametrize("status", [204, 301, 304, 404, 500])
+def test_pages_of_flask_are_there_when_they_are_handed_over(make_app: MakeApp, status: int) -> None:
+    """Errors and redirects are logged before their body is asked for."""
+    app, asynclog = make_app(format="json")
+
+    @app.get("/")
+    def view() -> Any:
+        if status == 301:
+            return redirect("/elsewhere", 301)
+        if status < 400:
+            abort(Response(status=status))
+        return abort(status)
+
+    body = app.wsgi_app(create_environ("/"), lambda *_: lambda _: None)
+    assert [d["http.response.status_code"] for d in documents(asynclog) if "Response" in d["message"]] == [status]
+    b"".join(body)
+    body.close()  # type: ignore[attr-defined]
+    assert len(documents(asynclog)) == 2
 
 
 def test_two_apps_behind_one_door(make_app: MakeApp) -> None:
