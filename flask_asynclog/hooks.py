@@ -221,6 +221,8 @@ class RequestHooks:
                 return write
             if exchange.begun and (exchange.to_come is not None or not exchange.responded):
                 self._respond(exchange, status, size, headers)
+            elif exc_info is not None and exc_info[1] is not None:  # somebody around the app answers for it
+                self._responses.fail(exchange, exc_info[1])
         except Exception as error:
             say_failure("start_response", error)
         return write if exchange.to_come is None else partial(write_to, exchange, write)

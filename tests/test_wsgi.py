@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from werkzeug.test import create_environ
 
 from bare_server import BodyError, Server, WSGIApp, documents, outcome, streaming, summary, three
 from flask_asynclog import AsyncLog
-from support import log_lines
+from support import HANG, log_lines
 
 MakeApp = Callable[..., tuple[Flask, AsyncLog]]
 
@@ -205,6 +207,35 @@ def test_pages_of_flask_are_there_when_they_are_handed_over(make_app: MakeApp, s
     b"".join(body)
     body.close()  # type: ignore[attr-defined]
     assert len(documents(asynclog)) == 2
+
+
+def test_a_response_in_place_of_the_one_that_is_logged(make_app: MakeApp) -> None:
+    """Around the app somebody answers an exception that came too late for Flask: it has a record of its own."""
+    app = Flask("late")
+    inner = app.wsgi_app
+
+    def around(environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            return inner(environ, start_response)
+        except Exception:
+            start_response("500 INTERNAL SERVER ERROR", [("Content-Length", "5")], sys.exc_info())
+            return [b"oops!"]
+
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
+        raise LookupError("too late")
+
+    app.wsgi_app = around  # type: ignore[method-assign]
+    app.add_url_rule("/", "view", lambda: "x")
+    with closing(AsyncLog(app, format="json", filename="late.log", flush_interval=0.01)) as asynclog:
+        server = Server(app)
+        assert server.finish() == b"oops!"
+        assert asynclog.flush(HANG)
+        found = [json.loads(line) for line in log_lines(Path("late.log"))]
+    assert [d["message"].split()[0] for d in found] == ["Request", "Response", "Exception"]
+    assert found[2]["level"] == "ERROR"
+    assert found[2]["exception.message"] == "too late"
+    assert len({d["request_id"] for d in found}) == 1
 
 
 def test_two_apps_behind_one_door(make_app: MakeApp) -> None:
