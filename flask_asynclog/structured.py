@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from flask_asynclog import fields
@@ -125,6 +125,18 @@ _ECS_OBJECTS = frozenset({
 })  # fmt: skip
 
 
+def _above(name: str) -> Iterator[str]:
+    """``http.request`` and ``http`` of ``http.request.method``."""
+    while (name := name.rpartition(".")[0]) != "":
+        yield name
+
+
+#: The same of the fields that are written here.
+_OWN_OBJECTS = frozenset(
+    above for field in fields.BY_NAME.values() if field.ecs is not None for above in _above(field.ecs or field.name)
+) | {"extra", "http.request.header", "http.response.header"}
+
+
 class ECSFormatter(StructuredFormatter):
     """The same by the names of the Elastic Common Schema 8.11, with ``event.duration`` in nanoseconds.
 
@@ -133,7 +145,8 @@ class ECSFormatter(StructuredFormatter):
 
     def added_name(self, name: str, value: object) -> str:
         """See `StructuredFormatter.added_name`."""
-        return f"extra.{name}" if name in _ECS_OBJECTS and not isinstance(value, Mapping) else name
+        is_object = name in _ECS_OBJECTS or name in _OWN_OBJECTS
+        return f"extra.{name}" if is_object and not isinstance(value, Mapping) else name
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a JSON object on one line."""

@@ -278,6 +278,19 @@ def test_names_of_ecs_objects() -> None:
     assert read_json(JSONFormatter().format(record))["user"] == 42
 
 
+def test_no_value_has_the_name_of_an_object() -> None:
+    """Whatever is bound or comes by ``extra``: the beginnings of all our own names, too."""
+    names = {field.ecs or field.name for field in fields.BY_NAME.values() if field.ecs is not None}
+    added = {f"http.{side}.header" for side in ("request", "response")} | {"extra", "user"}
+    added |= {name[:place] for name in names for place, character in enumerate(name) if character == "."}
+    record = make_outcome(QUERY_STRING="a=1", HTTP_USER_AGENT="x").record()
+    added -= {*vars(record)}  # ``process``
+    vars(record).update(dict.fromkeys(added, "value"))
+    document = read_json(ECSFormatter().format(record))
+    assert all(document[f"extra.{name}"] == "value" for name in added)
+    assert [(a, b) for a in document for b in document if b.startswith(f"{a}.")] == []
+
+
 def test_no_ecs_field_is_a_value_and_an_object() -> None:
     """Of the table: no name is the beginning of another one, up to a dot, but for those within ``log.origin.file``."""
     names = {field.ecs or field.name for field in fields.BY_NAME.values() if field.ecs is not None}
