@@ -40,7 +40,8 @@ def ask_200(server: Server, *, keep_alive: bool = True) -> tuple[Clients, list[s
 def end_by(number: signal.Signals, gunicorn: Gunicorn, directory: Path, *options: str, **settings: str) -> Result:
     """A signal to the master when all records are in memory."""
     with gunicorn.start(directory, *options, **{**IN_MEMORY, **settings}) as server:
-        # gthread that has to quit in the middle of handing on a connection, also one that was closed, waits for itself.
+        # gthread that has to quit in the middle of handing on a connection, also one that was closed, waits for itself,
+        # until it is killed.
         clients, early = ask_200(server, keep_alive=gunicorn.worker != "gthread" or number not in QUIT)
         seconds = server.end(number)
     # gunicorn's sync worker may still be in the middle of sending what has arrived, and shows where it was.
@@ -85,17 +86,26 @@ def hang_up(gunicorn: Gunicorn, directory: Path) -> Result:
 
 def upgrade(number: signal.Signals, gunicorn: Gunicorn, directory: Path) -> Result:
     """SIGUSR2 while clients ask: a new master beside the old one, which then ends by a signal."""
+    pauses = gunicorn.worker == "gthread" and number in QUIT  # see `end_by`
     with gunicorn.start(directory, **IN_MEMORY) as server:
-        clients = Clients(server, 3)
+        clients = Clients(server, 3, keep_alive=not pauses)
         clients.start()
         try:
             clients.wait_for_more(50)
             server.signal(signal.SIGUSR2)
             server.wait_for_pids(4, "booted")
             clients.wait_for_more(50)
+            if pauses:
+                clients.stop()
             server.signal(number)
             server.process.wait(HANG / 2)
-            clients.wait_for_more(50)
+            if pauses:
+                later = Clients(server, 3, name="later")
+                later.ask(20)
+                clients.asked += later.asked
+                clients.answered += later.answered
+            else:
+                clients.wait_for_more(50)
         finally:
             clients.stop()
         (master,) = server.pids("master") - {server.process.pid}
