@@ -167,7 +167,7 @@ def _runs_request(origin: Context) -> bool:
         return True
     try:
         current.reset(origin.token)  # which tells; the variable is about to be set
-    except ValueError:  # of another copy
+    except (ValueError, RuntimeError):  # it is of another copy; or its own has just used it
         return False
     return True
 

@@ -444,6 +444,54 @@ def test_what_a_copy_binds_is_not_in_another(make_app: MakeApp) -> None:
     }
 
 
+def test_threads_bind_while_the_view_does(make_app: MakeApp, switching: None) -> None:
+    """None of them fails, and each keeps its own."""
+    app, asynclog = make_app(format="json", queue_size=10_000)
+    going = threading.Event()
+
+    def work(n: int) -> None:
+        while not going.is_set():
+            with bind(n=n):
+                app.logger.info("thread-%d", n)
+
+    @app.get("/")
+    def view() -> str:
+        with ThreadPoolExecutor(3) as pool:
+            copies = [pool.submit(contextvars.copy_context().run, work, n) for n in range(3)]
+            for n in range(100):
+                with bind(mine=n):
+                    app.logger.info("view")
+            going.set()
+            for copy in copies:
+                copy.result(HANG)
+        return "x"
+
+    assert app.test_client().get("/").status_code == 200
+    found = documents(asynclog)
+    assert [d["mine"] for d in found if d["message"] == "view"] == list(range(100))
+    assert all((d.get("n"), d.get("mine")) == (int(d["message"][7:]), None) for d in found if "thread-" in d["message"])
+
+
+def test_a_thread_binds_in_the_middle_of_the_views_bind(make_app: MakeApp) -> None:
+    """When that has used the token, and not yet set another one: the thread's is done all the same."""
+    app, asynclog = make_app(format="json")
+
+    @app.get("/")
+    def view() -> str:
+        origin = context.get_current()
+        assert origin is not None
+        assert origin.token is not None
+        context.current.reset(origin.token)
+        context.set_current(origin)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(contextvars.copy_context().run, bind, n=1).result(HANG)
+        bind(mine=2)
+        return "x"
+
+    app.test_client().get("/")
+    assert by_message(asynclog, "n", "mine") == {"Request": (None, None), "Response": (None, 2)}
+
+
 def test_a_copy_of_flasks_context_that_asks_the_app_itself(make_app: MakeApp) -> None:
     """A request made by such a job has its own id; the job's, and its fields, are there again after it."""
     app, asynclog = make_app(format="json")
