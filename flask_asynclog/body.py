@@ -262,7 +262,7 @@ def has_all_parts(body: object) -> bool:
 def _encodes_list(body: object) -> bool:
     if type(body) is not ClosingIterator:
         return False
-    (parts,) = getattr(vars(body).get("_next"), "args", None) or (None,)
+    parts = next(iter(getattr(vars(body).get("_next"), "args", ())), None)
     if isinstance(parts, type(iter(()))):  # of a response that has no body
         return True
     frame: Any = getattr(parts, "gi_frame", None)

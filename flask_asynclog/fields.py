@@ -176,7 +176,7 @@ def find(name: str, context: Context | None, event: Any) -> object:
         value = cast(Any, context.origin).fields().get(name.lower())
     elif name.startswith("http.response.header.") and hasattr(event, "code"):
         value = event.fields().get(name.lower())
-    if type(value) is list:  # headers are, of one value here
-        return cast("list[object]", value)[0]
+    if type(value) is list:  # headers are
+        return ", ".join(map(str, cast("list[object]", value)))
     # A field that this record has not is no name that is taken.
     return context.bound.get(name) if value is None else value

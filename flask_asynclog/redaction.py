@@ -40,6 +40,8 @@ DEFAULT_NAMES: tuple[str, ...] = (
     *("encryption_key", "ssh_key", "signature", "sig", "connection_string", "otp", "totp", "ssn", "cvv", "cvc"),
 )
 
+#: Keys under which a mapping has a name, and its value: ``{"name": "Authorization", "value": "…"}``.
+_NAMES, _VALUES = ("name", "key", "k"), ("value", "v")
 _PLAIN: frozenset[type] = frozenset({int, float, bool, complex, type(None)})
 #: Names that are remembered, and the longest of them: clients make up names.
 _REMEMBERED, _LONGEST = 1024, 128
@@ -107,10 +109,10 @@ class Redactor:
     def value(self, name: str, value: object) -> object:
         """What may be shown of a value of that name: itself where nothing is secret, otherwise a copy.
 
-        ``None``, ``True`` and ``False`` are no secrets, whatever their name. In containers, by the names that keys
-        and (name, value) pairs in lists give; beyond what `values.freeze` leaves of them, all is ``[REDACTED]``. In
-        strings and bytes that are forms or JSON, or that have URLs, as these do. By patterns in numbers, paths and the
-        like as well, as their text.
+        ``None``, ``True`` and ``False`` are no secrets, whatever their name. In containers, by the names that keys,
+        (name, value) pairs in lists and mappings with ``name`` and ``value`` give; beyond what `values.freeze` leaves
+        of them, all is ``[REDACTED]``. In strings and bytes that are forms or JSON, or that have URLs, as these do. By
+        patterns in numbers, paths and the like as well, as their text.
         """
         if not self:
             return value
@@ -161,12 +163,14 @@ class Redactor:
             return REDACTED
         copied: dict[object, object] = {}
         changed = False
+        named = any(self._is_secret_key(mapping[key]) for key in _NAMES if key in mapping)
         for key, item in mapping.items():
             budget[0] -= 1
             if budget[0] < 0:
                 copied["…"], changed = REDACTED, True
                 break
-            shown = _hidden(item) if self._is_secret_key(key) else self._inside(item, depth + 1, budget)
+            hides = self._is_secret_key(key) or (named and key in _VALUES)
+            shown = _hidden(item) if hides else self._inside(item, depth + 1, budget)
             shown_key = self._shown_key(key) if self.patterns else key
             changed = changed or shown is not item or shown_key is not key
             copied[shown_key] = shown

@@ -14,6 +14,8 @@ from functools import partial
 from typing import TypeAlias, cast
 from urllib.parse import unquote_plus
 
+from flask_asynclog.values import DEEPEST
+
 #: What stands where a secret stood.
 REDACTED = "[REDACTED]"
 
@@ -23,9 +25,13 @@ IsSecret: TypeAlias = Callable[[str], bool]
 _PAIR = re.compile(r"[^&]++")
 #: A name and its ``=``, at the start or in a URL inside of a value, itself quoted up to four times.
 _NAME = re.compile(
-    r"(?:\A|[;?#]|%(?:25){0,3}(?:3F|26|3B|23))"
-    r"((?:[^=;?#%]|%(?!(?:25){0,3}(?:3D|3F|26|3B|23)))*+)(?:=|%(?:25){0,3}3D)",
+    r"(?:\A|[;?]|%(?:25){0,3}(?:3F|26|3B))"
+    r"((?:[^=;?%]|%(?!(?:25){0,3}(?:3D|3F|26|3B)))*+)(?:=|%(?:25){0,3}3D)",
     re.IGNORECASE,
+)
+#: The same at the start of a fragment. An expression of its own: a name may have a ``#`` in it.
+_FRAGMENT_NAME = re.compile(
+    r"(?:#|%(?:25){0,3}23)((?:[^=;?#%]|%(?!(?:25){0,3}(?:3D|3F|26|3B|23)))*+)(?:=|%(?:25){0,3}3D)", re.IGNORECASE
 )
 #: What begins parameters in a path that was quoted.
 _QUOTED_QUERY = re.compile("%(?:25){0,3}(?:3F|3B|23)", re.IGNORECASE)
@@ -37,13 +43,15 @@ _UNQUOTED = re.compile(r"(//[^\s/?#@:\[]*+:)(?!\d*+(?:[/?#\s]|\Z))[^\s@]{1,256}+
 #: Those of URLs that are quoted, once and up to four times: by what stands for the ``@``. Some leave ``/`` and ``:``.
 _QUOTED_AUTHORITIES = {
     f"%{more}40": re.compile(
-        rf"((?:/|%{more}2F){{2}})((?:[^\s/?#&%]|%(?!{more}(?:2F|3F|23|26)))++)", re.IGNORECASE
+        rf"((?:/|%{more}2F){{2}})((?:[^\s/?#&%+]|%(?!{more}(?:2F|3F|23|26|20)))++)", re.IGNORECASE
     )
     for more in ("", "25", "2525", "252525")
 }  # fmt: skip
 _QUOTED_COLON = re.compile("(:|%(?:25){0,3}3A)", re.IGNORECASE)
 
 _FORM = re.compile(r"""\s*+[^\s=&;?#/:"'(){}<>,]*+[=&]""")
+#: What no form has: blanks beside its separators, or more than one line.
+_NO_FORM = re.compile(r"[&=]\s|\s[&=]|[\r\n]")
 _URL = re.compile(r"\s*+(?:[A-Za-z][A-Za-z0-9+.-]*+://|[/?#])")
 _URL_IN_TEXT = re.compile(r"(?<!\S)[^\s?#]*+[?#]\S*+")
 
@@ -59,14 +67,17 @@ _JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|([{\[])|[}\]]', re.DOTALL)
 _ONE_JSON_STRING = re.compile(r'(\s*+")((?:[^"\\]|\\.?)*+)("\s*+)?', re.DOTALL)
 
 
-def redact_string(text: str, is_secret: IsSecret) -> str:
-    """Any text, as what it looks like: JSON, a form, a URL; or words some of which are URLs."""
+def redact_string(text: str, is_secret: IsSecret, depth: int = 0) -> str:
+    """Any text, as what it looks like: JSON, a form, a URL; or words some of which are URLs.
+
+    :param depth: in how many texts that are JSON it was.
+    """
     if "=" not in text and "@" not in text and '"' not in text:
         return text
     if _is_json(text):
-        return _redact_json(text, is_secret)
+        return _redact_json(text, is_secret, depth)
     if '\\"' in text and (quoted := _ONE_JSON_STRING.fullmatch(text)):
-        return f"{quoted[1]}{_redact_json_string(quoted[2], is_secret)}{quoted[3] or ''}"
+        return f"{quoted[1]}{_redact_json_string(quoted[2], is_secret, depth)}{quoted[3] or ''}"
     if _FORM.match(text):
         return redact_query(text, is_secret)
     if _URL.match(text):
@@ -74,7 +85,8 @@ def redact_string(text: str, is_secret: IsSecret) -> str:
     if "=" in text and ("?" in text or "#" in text):
         text = _URL_IN_TEXT.sub(lambda match: redact_url(match[0], is_secret), text)
     # A form whose first name has what prose has, ``name:exact=…``.
-    return redact_query(text, is_secret) if "&" in text else _without_passwords(text)
+    is_form = "&" in text and "=" in text and not _NO_FORM.search(text)
+    return redact_query(text, is_secret) if is_form else _without_passwords(text)
 
 
 def _is_json(text: str) -> bool:
@@ -95,9 +107,15 @@ def _redact_pair(is_secret: IsSecret, match: re.Match[str]) -> str:
     """What stands between two ``&``. A secret in it goes on to the next ``;`` with a pair behind it, or to the end."""
     pair, done = match[0], 0
     parts: list[str] = []
-    while done < len(pair):
-        start = next((name.end() for name in _NAME.finditer(pair, done) if is_secret(_decoded(name[1]))), None)
-        if start is None:
+    starts = dict.fromkeys((_NAME, _FRAGMENT_NAME), -1)
+    while True:
+        for expression, start in starts.items():
+            if start < done:
+                names = expression.finditer(pair, done)
+                secrets = (name.end() for name in names if is_secret(_decoded(name[1])))
+                starts[expression] = next(secrets, len(pair) + 1)
+        start = min(starts.values())
+        if done >= len(pair) or start > len(pair):
             break
         following = _NEXT_PAIR.search(pair, start)
         parts += (pair[done:start], REDACTED)
@@ -151,7 +169,7 @@ def _without_quoted_password(at_sign: str, match: re.Match[str]) -> str:
     return f"{match[1]}{user}{colon[0]}{REDACTED}{found}{host}" if colon else match[0]
 
 
-def _redact_json(text: str, is_secret: IsSecret) -> str:
+def _redact_json(text: str, is_secret: IsSecret, depth: int) -> str:
     """JSON, complete or not. Its bytes stay as they are, but for secrets, which become strings."""
     parts: list[str] = []
     done = position = 0
@@ -159,7 +177,7 @@ def _redact_json(text: str, is_secret: IsSecret) -> str:
         (start, end), position = match.span(1), match.end()
         shown = content = match[1]
         if match[2] is None:
-            shown = _redact_json_string(content, is_secret)
+            shown = _redact_json_string(content, is_secret, depth)
         elif is_secret(_json_decoded(content)):
             start, end = position, _json_value_end(text, position)
             content = text[start:end]
@@ -171,13 +189,17 @@ def _redact_json(text: str, is_secret: IsSecret) -> str:
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _redact_json_string(content: str, is_secret: IsSecret) -> str:
-    """A string within JSON, which may be JSON itself: the deeper, the more backslashes, so no text has many levels."""
+def _redact_json_string(content: str, is_secret: IsSecret, depth: int) -> str:
+    """A string within JSON, which may be JSON itself, and so on; not for ever."""
     if "\\" not in content:
-        return redact_string(content, is_secret)
+        return redact_string(content, is_secret, depth)
     text = _json_decoded(content)
-    shown = redact_string(text, is_secret)
-    return content if shown == text else json.dumps(shown, ensure_ascii=content.isascii())[1:-1]
+    shown = redact_string(text, is_secret, depth + 1) if depth < DEEPEST else REDACTED
+    if shown == text:
+        return content
+    written = json.dumps(shown, ensure_ascii=content.isascii())[1:-1]
+    # A client may write each backslash as six characters that come back as two at each level.
+    return written if len(written) <= 2 * len(content) + 1000 else REDACTED
 
 
 def _json_decoded(name: str) -> str:

@@ -86,7 +86,7 @@ def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> ob
             return "…"
         if isinstance(value, Headers):
             value = _joined(value)
-        elif isinstance(value, tuple) and hasattr(cast(object, value), "_fields"):  # names tell what is secret
+        elif isinstance(value, tuple) and hasattr(cast(object, value), "_asdict"):  # names tell what is secret
             value = cast(Any, value)._asdict()
         if isinstance(value, Mapping):
             copied: dict[object, object] = {}
@@ -114,7 +114,7 @@ def freeze(value: object, depth: int = 0, budget: list[int] | None = None) -> ob
 
 def _joined(headers: Headers) -> dict[str, str]:
     """By their names; several of one name as one, as of RFC 9110 §5.3."""
-    joined: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for name, value in headers.items():
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
+        found.setdefault(name, []).append(value)
+    return {name: ", ".join(values) for name, values in found.items()}
