@@ -6,11 +6,19 @@ Runs where logging is configured: at start-up, and after a later `logging.config
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from flask_asynclog.native import allocate_rlock
 from flask_asynclog.queuehandler import AsyncQueueHandler
 
+#: Logging's own, which whoever configures it holds.
+_lock: Any = getattr(logging, "_lock", None) or allocate_rlock()
+#: A logger that no configuration names: it is disabled where others are that nobody meant.
+_nobodys = logging.getLogger("_flask_asynclog")
+_attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 #: Loggers that the log names when a configuration has disabled them.
 SHOWN = 5
 
@@ -48,8 +56,8 @@ class Attachment:
     """One handler on a set of loggers: at most once on the way of any record.
 
     Loggers that nobody named are not touched, but for that of the request records, which has to lead to the handler
-    and let its level through. A later configuration must leave neither ``app.logger`` disabled nor any whose records
-    came to the handler.
+    and let its level through. A later configuration must leave neither ``app.logger`` disabled nor, if it disables
+    whatever it does not name, any whose records came to the handler.
 
     :param on_reconfigured: called when `logging` is configured again, under its lock and before it is done.
     """
@@ -61,8 +69,10 @@ class Attachment:
         self._named: list[logging.Logger] = []
         self._request_loggers: list[logging.Logger] = []
         self._watched: list[logging.Logger] = []
-        #: The loggers that were enabled when a configuration began whose changes are not undone yet.
+        #: The loggers that were enabled when a configuration began whose changes are not undone yet; whether one of
+        #: those has disabled loggers that it did not name.
         self._enabled: set[logging.Logger] = set()
+        self.disables = False
 
     def attach(self, names: Iterable[str], request_logger: logging.Logger | None, app_logger: logging.Logger) -> None:
         """Add the handler to the loggers ``names``, and to ``request_logger`` unless one of them is above it.
@@ -94,17 +104,18 @@ class Attachment:
 
     def repair(self) -> list[str]:
         """Undo what a later configuration did to the loggers above; returns what was mended, for people."""
-        if self._watch is None:  # detached meanwhile
-            return []
-        self._watch_on()  # waits until the configuration is complete
-        enabled = self._enabled
-        gone = self._apply()
-        others = sorted(enabled.difference(self._watched), key=lambda logger: logger.name)
-        disabled = [logger for logger in [*self._watched, *filter(self.covers, others)] if logger.disabled]
-        for logger in disabled:
-            logger.disabled = False
-        if self._enabled is enabled:  # otherwise the next configuration has begun
-            self._enabled = set()
+        with _lock:  # so it is complete
+            if self._watch is None:  # detached meanwhile
+                return []
+            self._watch_on()
+            gone = self._apply()
+            _look_for_disabled()
+            others = sorted(self._enabled, key=lambda logger: logger.name) if self.disables else ()
+            self._enabled, self.disables = set(), False
+            loggers = dict.fromkeys([*self._watched, *filter(self.covers, others)])
+            disabled = [logger for logger in loggers if logger.disabled]
+            for logger in disabled:
+                logger.disabled = False
         mended = [f"logger {logger.name!r} was disabled" for logger in disabled[:SHOWN]]
         if len(disabled) > SHOWN:
             mended.append(f"so were {len(disabled) - SHOWN:,} more")
@@ -144,12 +155,16 @@ class Attachment:
 
     def _notice(self) -> None:
         # Handlers are closed first, loggers disabled last, all under logging's lock.
-        known = list(logging.getLogger().manager.loggerDict.values())
-        now = {logger for logger in known if isinstance(logger, logging.Logger) and not logger.disabled}
-        self._enabled = self._enabled | now  # a new set, see `repair`
+        with _lock:
+            _look_for_disabled()
+            known = list(logging.getLogger().manager.loggerDict.values())
+            self._enabled.update(
+                logger for logger in known if isinstance(logger, logging.Logger) and not logger.disabled
+            )
         self._on_reconfigured()
 
     def _watch_on(self) -> None:
+        _attachments.add(self)
         old, self._watch = self._watch, ReconfigurationWatch(self._notice)
         self.handler.on_close = self._notice  # basicConfig(force=True) closes root's handlers only
         if old is not None:
@@ -160,6 +175,14 @@ class Attachment:
         self.handler.on_close = None
         if old is not None:
             logging.Handler.close(old)
+
+
+def _look_for_disabled() -> None:
+    """Note whether a configuration has disabled loggers that it did not name. Under logging's lock."""
+    if _nobodys.disabled:
+        _nobodys.disabled = False
+        for attachment in _attachments:
+            attachment.disables = True
 
 
 def _way_up(logger: logging.Logger) -> Iterator[logging.Logger]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wrappers.response import Response
 from werkzeug.wsgi import ClosingIterator
 
-from flask_asynclog.context import Context, get_current, set_current
+from flask_asynclog.context import Context, get_current, running, set_current
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -151,7 +151,8 @@ class StreamedBody(Watch):
             self._confirm()
             if self._iterator is None:
                 self._iterator = iter(self._body)
-            part = next(self._iterator)
+            with running(None if self._context is None else self._context.origin):
+                part = next(self._iterator)
         except StopIteration:
             self._finish()
             raise
@@ -262,7 +263,7 @@ def has_all_parts(body: object) -> bool:
 def _encodes_list(body: object) -> bool:
     if type(body) is not ClosingIterator:
         return False
-    parts = next(iter(getattr(vars(body).get("_next"), "args", ())), None)
+    parts: Any = next(iter(getattr(vars(body).get("_next"), "args", ())), None)
     if isinstance(parts, type(iter(()))):  # of a response that has no body
         return True
     frame: Any = getattr(parts, "gi_frame", None)

@@ -152,32 +152,37 @@ def request_id() -> str | None:
 
 
 def _set(context: Context | None) -> None:
-    if context is None or context.copied or not _runs_request(context.origin):
+    if context is None or context.copied:
         set_current(context)
-    else:
-        origin, token = context.origin, set_current(context)
-        origin.bound_last = context.bound
-        if origin.token is not None:
-            origin.token = token
+    elif set_if_running(context):
+        context.origin.bound_last = context.bound
 
 
-def _runs_request(origin: Context) -> bool:
-    """Whether the code that calls runs the request itself, rather than something in a copy of its context."""
-    if origin.token is None:
-        return True
+def set_if_running(context: Context) -> bool:
+    """Make it the current one. Returns whether the code that calls runs the request itself, rather than in a copy.
+
+    In a copy of the request's variables, that is: another thread's, or a task's.
+    """
+    origin = context.origin
+    token = origin.token
     try:
-        current.reset(origin.token)  # which tells; the variable is about to be set
-    except (ValueError, RuntimeError):  # it is of another copy; or its own has just used it
-        return False
-    return True
+        if token is not None:
+            current.reset(token)  # which only the context takes that the token is of
+            origin.token = set_current(context)
+            return True
+    except (ValueError, RuntimeError):  # it is of another one; or its own has just used it
+        pass
+    set_current(context)
+    return token is None
 
 
 @contextlib.contextmanager
-def running_request(origin: Context) -> Generator[None]:
-    """Within it, the code that calls is the one that runs the request: an async view, in a task of its own."""
-    before = origin.token
-    if before is not None:
-        origin.token = set_current(get_current())
+def running(origin: Context | None) -> Generator[None]:
+    """Within it, the code that calls is the one that runs the request."""
+    if origin is None:
+        yield
+        return
+    before, origin.token = origin.token, set_current(get_current())
     try:
         yield
     finally:

@@ -59,6 +59,8 @@ class Exchange(RequestParts):
     error: str | None = None
     error_type: str | None = None
     error_message: str | None = None
+    #: The same of one that came when the response was logged already.
+    late_error: str | None = None
     #: Whether it may only have been a way to answer, as ``abort(404)`` is: the status tells.
     may_be_answer = False
     #: The thread it runs on, its number and its name; ``None``: nobody wants to know.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import nullcontext
 from functools import partial, wraps
 from sys import modules
 from time import time
@@ -19,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from flask_asynclog import lifecycle
 from flask_asynclog.body import has_all_parts
 from flask_asynclog.config import Settings
-from flask_asynclog.context import Context, get_current, running_request, set_current
+from flask_asynclog.context import Context, get_current, running, set_current, set_if_running
 from flask_asynclog.contextcopies import KEY
 from flask_asynclog.eventlog import EventLogger
 from flask_asynclog.exchange import Exchange
@@ -137,12 +136,18 @@ class RequestHooks:
         """What the app does, for a view or another function of Flask's that is a coroutine."""
 
         @wraps(func)
-        async def in_request(*args: Any, **kwargs: Any) -> Any:
-            exchange = _exchange()
-            with nullcontext() if exchange is None else running_request(exchange):
-                return await func(*args, **kwargs)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            context = get_current()
+            if context is None or not isinstance(context.origin, Exchange) or not set_if_running(context):
+                return self._async_to_sync(func)(*args, **kwargs)
 
-        return self._async_to_sync(in_request)
+            async def in_request(*args: Any, **kwargs: Any) -> Any:
+                with running(context.origin):
+                    return await func(*args, **kwargs)
+
+            return self._async_to_sync(in_request)(*args, **kwargs)
+
+        return run
 
     def preprocess_request(self, *args: Any) -> Any:
         """Log ``Request GET http://…``, then do what the app does."""

@@ -163,7 +163,9 @@ class ResponseLog:
             run = _variables(exchange.variables).run
             exchange.variables = None  # they lead to the environment, and that back to the exchange
             if exchange.responded and exchange.to_come is None:
-                run(self._log_late, exchange, get_current(), error)
+                late, exchange.late_error = exchange.late_error, show_error(error)
+                if late != exchange.late_error:  # otherwise it was given to ``start_response``, and raised again
+                    run(self._log_late, exchange, get_current(), error)
                 return
             exchange.responded, exchange.to_come = True, None
             if exchange.error is None:

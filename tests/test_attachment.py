@@ -434,6 +434,45 @@ assert other.disabled
     assert without_remark(reconfigured(tmp_path, code)) == ["before", "other 0", "other 1"]
 
 
+@pytest.mark.parametrize("how", ["dictConfig, loggers kept", "basicConfig"])
+def test_a_logger_disabled_after_a_configuration_stays_disabled(tmp_path: Path, how: str) -> None:
+    """One that disables no others: what the next line does is meant."""
+    code = f"""
+for _ in range(5):
+    {RECONFIGURE[how]}
+    other.disabled = True
+    join_repairs()
+    assert other.disabled
+    other.disabled = False
+"""
+    assert without_remark(reconfigured(tmp_path, code)) == ["before"]
+
+
+def test_many_configurations_are_survived(tmp_path: Path) -> None:
+    """One after the other, while the repair of one before may be under way, and threads log."""
+    code = f"""
+going = True
+def log():
+    while going:
+        logging.getLogger("many.0").debug("x")
+threads = [threading.Thread(target=log) for _ in range(2)]
+many = [logging.getLogger(f"many.{{n}}") for n in range(100)]
+for thread in threads:
+    thread.start()
+for n in range(100):
+    {RECONFIGURE["dictConfig with root"]}
+    if not n % 7:
+        time.sleep(0.001)
+going = False
+for thread in threads:
+    thread.join()
+join_repairs()
+assert not [logger.name for logger in many if logger.disabled]
+many[1].warning("after")
+"""
+    assert without_remark(reconfigured(tmp_path, code)) == ["before", "after"]
+
+
 def test_two_configurations_at_once_are_survived(tmp_path: Path) -> None:
     """Loggers that the first has disabled, and nobody has enabled again when the second begins."""
     code = f"""

@@ -209,6 +209,7 @@ def test_in_an_async_view(tmp_path: Path) -> None:
 
 ASYNC_VIEW = """
 import asyncio
+from contextvars import copy_context
 from concurrent.futures import ThreadPoolExecutor
 from flask import Flask, copy_current_request_context
 from flask_asynclog import AsyncLog, bind
@@ -223,7 +224,12 @@ async def task():
 
 pool = ThreadPoolExecutor(1)
 
+async def coroutine():
+    bind(b=9)
+
 def in_copy(text):
+    # What Flask's copies do not have: it runs in a copy of its own.
+    pool.submit(copy_context().run, app.ensure_sync(coroutine)).result(60)
     pool.submit(copy_current_request_context(lambda: app.logger.info(text))).result(60)
 
 @app.before_request
@@ -442,6 +448,23 @@ def test_what_a_copy_binds_is_not_in_another(make_app: MakeApp) -> None:
         "fourth": (1, 2, None, None),
         "Response": (1, 2, None, None),
     }
+
+
+def test_what_a_copy_binds_while_a_body_is_sent(make_app: MakeApp) -> None:
+    """A stream runs the request as a view does."""
+    app, asynclog = make_app(format="json")
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def parts() -> Iterator[str]:
+            bind(a=1)
+            pool.submit(contextvars.copy_context().run, bind, n=1).result(HANG)
+            pool.submit(copy_current_request_context(lambda: app.logger.info("copy"))).result(HANG)
+            yield "x"
+
+        app.add_url_rule("/", "view", lambda: Response(stream_with_context(parts())))
+        assert app.test_client().get("/").text == "x"
+    assert by_message(asynclog, "a", "n") == {"Request": (None, None), "copy": (1, None), "Response": (1, None)}
 
 
 def test_threads_bind_while_the_view_does(make_app: MakeApp, switching: None) -> None:

@@ -209,8 +209,9 @@ def test_pages_of_flask_are_there_when_they_are_handed_over(make_app: MakeApp, s
     assert len(documents(asynclog)) == 2
 
 
-def test_a_response_in_place_of_the_one_that_is_logged(make_app: MakeApp) -> None:
-    """Around the app somebody answers an exception that came too late for Flask: it has a record of its own."""
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_response_in_place_of_the_one_that_is_logged(raises: bool) -> None:
+    """Around the app somebody answers an exception that came too late for Flask: it has one record of its own."""
     app = Flask("late")
     inner = app.wsgi_app
 
@@ -219,6 +220,8 @@ def test_a_response_in_place_of_the_one_that_is_logged(make_app: MakeApp) -> Non
             return inner(environ, start_response)
         except Exception:
             start_response("500 INTERNAL SERVER ERROR", [("Content-Length", "5")], sys.exc_info())
+            if raises:
+                raise
             return [b"oops!"]
 
     @app.teardown_request
@@ -228,8 +231,11 @@ def test_a_response_in_place_of_the_one_that_is_logged(make_app: MakeApp) -> Non
     app.wsgi_app = around  # type: ignore[method-assign]
     app.add_url_rule("/", "view", lambda: "x")
     with closing(AsyncLog(app, format="json", filename="late.log", flush_interval=0.01)) as asynclog:
-        server = Server(app)
-        assert server.finish() == b"oops!"
+        if raises:
+            with pytest.raises(LookupError):
+                Server(app)
+        else:
+            assert Server(app).finish() == b"oops!"
         assert asynclog.flush(HANG)
         found = [json.loads(line) for line in log_lines(Path("late.log"))]
     assert [d["message"].split()[0] for d in found] == ["Request", "Response", "Exception"]
