@@ -164,13 +164,17 @@ class Attachment:
         self._on_reconfigured()
 
     def _watch_on(self) -> None:
-        _attachments.add(self)
+        with _lock:  # nobody goes through them
+            _attachments.add(self)
         old, self._watch = self._watch, ReconfigurationWatch(self._notice)
         self.handler.on_close = self._notice  # basicConfig(force=True) closes root's handlers only
         if old is not None:
             logging.Handler.close(old)
 
     def _watch_off(self) -> None:
+        with _lock:
+            _attachments.discard(self)
+        self.disables = False
         old, self._watch = self._watch, None
         self.handler.on_close = None
         if old is not None:
