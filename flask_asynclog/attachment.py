@@ -100,7 +100,8 @@ class Attachment:
                     del _levels[logger]
                     if logger.level == level.ours:
                         logger.setLevel(level.before)
-        self._named, self._request_loggers, self._watched, self._enabled = [], [], [], set()
+        self._named, self._request_loggers, self._watched = [], [], []
+        self._enabled, self.disables = set(), False
 
     def repair(self) -> list[str]:
         """Undo what a later configuration did to the loggers above; returns what was mended, for people."""
@@ -157,10 +158,8 @@ class Attachment:
         # Handlers are closed first, loggers disabled last, all under logging's lock.
         with _lock:
             _look_for_disabled()
-            known = list(logging.getLogger().manager.loggerDict.values())
-            self._enabled.update(
-                logger for logger in known if isinstance(logger, logging.Logger) and not logger.disabled
-            )
+            known = logging.getLogger().manager.loggerDict.values()
+            self._enabled |= {each for each in known if isinstance(each, logging.Logger) and not each.disabled}
         self._on_reconfigured()
 
     def _watch_on(self) -> None:
@@ -174,7 +173,6 @@ class Attachment:
     def _watch_off(self) -> None:
         with _lock:
             _attachments.discard(self)
-        self.disables = False
         old, self._watch = self._watch, None
         self.handler.on_close = None
         if old is not None:

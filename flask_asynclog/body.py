@@ -151,7 +151,7 @@ class StreamedBody(Watch):
             self._confirm()
             if self._iterator is None:
                 self._iterator = iter(self._body)
-            with running(None if self._context is None else self._context.origin):
+            with running(self._context):
                 part = next(self._iterator)
         except StopIteration:
             self._finish()

@@ -177,11 +177,12 @@ def set_if_running(context: Context) -> bool:
 
 
 @contextlib.contextmanager
-def running(origin: Context | None) -> Generator[None]:
-    """Within it, the code that calls is the one that runs the request."""
-    if origin is None:
+def running(context: Context | None) -> Generator[None]:
+    """Within it, the code that calls is the one that runs the request of a context."""
+    if context is None:
         yield
         return
+    origin = context.origin
     before, origin.token = origin.token, set_current(get_current())
     try:
         yield

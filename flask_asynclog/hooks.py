@@ -12,7 +12,7 @@ from sys import modules
 from time import time
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from flask import Flask, Request, Response, current_app, got_request_exception, request, request_tearing_down
+from flask import Flask, Request, current_app, got_request_exception, request, request_tearing_down
 from werkzeug.exceptions import HTTPException
 
 from flask_asynclog import lifecycle
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
 
 
 _current_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
-
-
-def _is_whole(response: Response) -> bool:
-    """Whether all of a response is there before it is sent, though it is no list of parts."""
-    return not response.direct_passthrough and has_all_parts(response.response)
 
 
 class RequestHooks:
@@ -142,7 +137,7 @@ class RequestHooks:
                 return self._async_to_sync(func)(*args, **kwargs)
 
             async def in_request(*args: Any, **kwargs: Any) -> Any:
-                with running(context.origin):
+                with running(context):
                     return await func(*args, **kwargs)
 
             return self._async_to_sync(in_request)(*args, **kwargs)
@@ -176,8 +171,9 @@ class RequestHooks:
                 exchange = exchange.origin
             if type(exchange) is Exchange and exchange.source is self._source:
                 try:
-                    ordinary = type(processed.response) is list and not processed.direct_passthrough
-                    exchange.ordinary = ordinary or _is_whole(processed)
+                    body = processed.response
+                    whole = type(body) is list or has_all_parts(body)  # the ordinary case without a call
+                    exchange.ordinary = whole and not processed.direct_passthrough
                 except AttributeError:  # whatever somebody's after_request returned
                     exchange.ordinary = False
         return processed

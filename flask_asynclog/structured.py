@@ -116,13 +116,6 @@ class JSONFormatter(StructuredFormatter):
 
 #: The version of ECS whose names these are.
 ECS_VERSION = "8.11.0"
-#: What ECS 8.11 has fields below: a value of such a name would make Elasticsearch refuse the whole document.
-_ECS_OBJECTS = frozenset({
-    "agent", "client", "cloud", "container", "data_stream", "destination", "device", "dll", "dns", "ecs", "email",
-    "error", "event", "faas", "file", "group", "host", "http", "labels", "log", "network", "observer", "orchestrator",
-    "organization", "package", "process", "registry", "related", "rule", "server", "service", "source", "span",
-    "threat", "tls", "trace", "transaction", "url", "user", "user_agent", "volume", "vulnerability",
-})  # fmt: skip
 
 
 def _above(name: str) -> Iterator[str]:
@@ -131,10 +124,16 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-#: The same of the fields that are written here.
-_OWN_OBJECTS = frozenset(
-    above for field in fields.BY_NAME.values() if field.ecs is not None for above in _above(field.ecs or field.name)
-) | {"extra", "http.request.header", "http.response.header"}
+#: What ECS 8.11, or a record here, has fields below: a value of such a name would make Elasticsearch refuse the whole
+#: document.
+_OBJECTS = frozenset({
+    "agent", "client", "cloud", "container", "data_stream", "destination", "device", "dll", "dns", "ecs", "email",
+    "error", "event", "faas", "file", "group", "host", "http", "labels", "log", "network", "observer", "orchestrator",
+    "organization", "package", "process", "registry", "related", "rule", "server", "service", "source", "span",
+    "threat", "tls", "trace", "transaction", "url", "user", "user_agent", "volume", "vulnerability",
+    "extra", "http.request.header", "http.response.header",
+    *(above for field in fields.BY_NAME.values() if field.ecs is not None for above in _above(field.ecs or field.name)),
+})  # fmt: skip
 
 
 class ECSFormatter(StructuredFormatter):
@@ -145,8 +144,7 @@ class ECSFormatter(StructuredFormatter):
 
     def added_name(self, name: str, value: object) -> str:
         """See `StructuredFormatter.added_name`."""
-        is_object = name in _ECS_OBJECTS or name in _OWN_OBJECTS
-        return f"extra.{name}" if is_object and not isinstance(value, Mapping) else name
+        return f"extra.{name}" if name in _OBJECTS and not isinstance(value, Mapping) else name
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a JSON object on one line."""

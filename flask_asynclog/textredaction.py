@@ -107,15 +107,15 @@ def _redact_pair(is_secret: IsSecret, match: re.Match[str]) -> str:
     """What stands between two ``&``. A secret in it goes on to the next ``;`` with a pair behind it, or to the end."""
     pair, done = match[0], 0
     parts: list[str] = []
-    starts = dict.fromkeys((_NAME, _FRAGMENT_NAME), -1)
+    starts = dict.fromkeys((_NAME, _FRAGMENT_NAME), 0)
     while True:
         for expression, start in starts.items():
-            if start < done:
+            if start <= done:
                 names = expression.finditer(pair, done)
                 secrets = (name.end() for name in names if is_secret(_decoded(name[1])))
                 starts[expression] = next(secrets, len(pair) + 1)
         start = min(starts.values())
-        if done >= len(pair) or start > len(pair):
+        if start > len(pair):
             break
         following = _NEXT_PAIR.search(pair, start)
         parts += (pair[done:start], REDACTED)

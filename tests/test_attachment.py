@@ -477,10 +477,9 @@ def test_two_configurations_at_once_are_survived(tmp_path: Path) -> None:
     """Loggers that the first has disabled, and nobody has enabled again when the second begins."""
     code = f"""
 many = [logging.getLogger(f"many.{{n}}") for n in range(20)]
-logging._acquireLock() if hasattr(logging, "_acquireLock") else logging._lock.acquire()
-{RECONFIGURE["dictConfig with root"]}
-{RECONFIGURE["fileConfig"]}
-logging._releaseLock() if hasattr(logging, "_releaseLock") else logging._lock.release()
+with logging._lock:
+    {RECONFIGURE["dictConfig with root"]}
+    {RECONFIGURE["fileConfig"]}
 join_repairs()
 for logger in many:
     logger.warning(logger.name)
